@@ -1,0 +1,132 @@
+//! `larder inspect`: shows what a store that no process has open holds. It never writes.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use larder::{Inspection, SegmentInfo};
+use serde::Serialize;
+
+use super::require_store;
+use crate::disk_use::{self, DiskUse};
+use crate::failure::{Exit, Failure};
+use crate::output::{self, Output};
+
+/// Segments shown for people without `--all`.
+const SEGMENTS_SHOWN: usize = 40;
+
+/// Arguments of `larder inspect`.
+#[derive(Args, Debug)]
+pub struct InspectArgs {
+    /// Directory of the store.
+    dir: PathBuf,
+    /// Show every segment, however many there are (--json always does).
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Serialize)]
+struct Inspected<'a> {
+    dir: String,
+    disk: DiskUse,
+    #[serde(flatten)]
+    inspection: &'a Inspection,
+}
+
+/// Runs the command.
+pub fn run(args: &InspectArgs, output: &Output) -> Result<Exit, Failure> {
+    require_store(&args.dir)?;
+    let inspection = larder::inspect(&args.dir).map_err(Failure::store("inspect", &args.dir))?;
+    let disk = disk_use::measure(&args.dir)
+        .map_err(|error| Failure::Other(format!("list {}: {error}", args.dir.display())))?;
+    output.object(&Inspected { dir: args.dir.display().to_string(), disk, inspection: &inspection })?;
+    if output.for_people() {
+        print_summary(&inspection, disk, output)?;
+        print_segments(&inspection.segments, args.all, output)?;
+        for warning in &inspection.warnings {
+            output.line(format_args!("warning: {warning}"))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn print_summary(inspection: &Inspection, disk: DiskUse, output: &Output) -> Result<(), Failure> {
+    let stats = &inspection.stats;
+    let records = stats.live_bytes + stats.dead_bytes + stats.expired_bytes;
+    let of_records = |part: u64| format!("{} ({})", output::bytes(part), output::percent(part, records));
+    let mut table = output::table(&["", "value"], 1);
+    table.add_row(["entries", &output::count(stats.entries)]);
+    table.add_row(["live bytes", &of_records(stats.live_bytes)]);
+    table.add_row(["dead bytes", &of_records(stats.dead_bytes)]);
+    table.add_row(["expired bytes", &of_records(stats.expired_bytes)]);
+    table.add_row(["deletions remembered", &output::count(stats.shadows)]);
+    table.add_row(["segments", &output::count(stats.segments)]);
+    table.add_row(["segment bytes", &output::bytes(stats.segment_bytes)]);
+    table.add_row([
+        "index snapshots",
+        &format!("{} ({})", inspection.snapshots, output::bytes(stats.snapshot_bytes)),
+    ]);
+    let dictionaries = format!("{} ({})", stats.dictionaries, output::bytes(stats.dictionary_bytes));
+    table.add_row(["dictionaries", &dictionaries]);
+    table.add_row(["new records stored as", &inspection.compression.to_string()]);
+    table.add_row(["disk, as du counts", &format!("{} in {} files", output::bytes(disk.bytes), disk.files)]);
+    output.line(table)
+}
+
+fn print_segments(segments: &[SegmentInfo], all: bool, output: &Output) -> Result<(), Failure> {
+    if segments.is_empty() {
+        return Ok(());
+    }
+    let header = [
+        "segment",
+        "state",
+        "log",
+        "dicts",
+        "size",
+        "records",
+        "live",
+        "dead",
+        "expired",
+        "live bytes",
+        "expiry",
+    ];
+    let mut table = output::table(&header, 4);
+    let shown = if all { segments.len() } else { SEGMENTS_SHOWN };
+    for segment in segments.iter().take(shown) {
+        let dictionaries: Vec<String> = segment.dictionaries.iter().map(u8::to_string).collect();
+        table.add_row([
+            segment.id.to_string(),
+            format!("{:?}", segment.state).to_lowercase(),
+            format!("{:?}", segment.log).to_lowercase(),
+            if dictionaries.is_empty() { "-".to_owned() } else { dictionaries.join(",") },
+            output::bytes(segment.file_bytes),
+            output::count(segment.records),
+            output::count(segment.live_records),
+            output::count(segment.dead_records),
+            output::count(segment.expired_records),
+            format!(
+                "{} ({})",
+                output::bytes(segment.live_bytes),
+                output::percent(segment.live_bytes, segment.file_bytes)
+            ),
+            expiry_range(segment),
+        ]);
+    }
+    output.line(table)?;
+    match segments.len().saturating_sub(shown) {
+        0 => Ok(()),
+        hidden => output.line(format_args!("and {hidden} segments more; --all shows them")),
+    }
+}
+
+/// When the records of a segment expire: the first and the last of them.
+fn expiry_range(segment: &SegmentInfo) -> String {
+    match (segment.earliest_expiry_ms, segment.latest_expiry_ms) {
+        (Some(earliest), Some(latest)) if earliest == latest => output::moment(earliest),
+        (Some(earliest), Some(latest)) => {
+            format!("{} .. {}", output::moment(earliest), output::moment(latest))
+        }
+        (Some(earliest), None) => format!("{} .. never", output::moment(earliest)),
+        (None, Some(latest)) => format!(".. {}", output::moment(latest)),
+        (None, None) => "never".to_owned(),
+    }
+}

@@ -1,0 +1,69 @@
+//! The commands, one a file, and the options of those that open a store.
+
+pub mod demo;
+pub mod inspect;
+pub mod load;
+pub mod tasks;
+pub mod verify;
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+use larder::{ColdTierConfig, Durability};
+
+use crate::failure::Failure;
+
+/// Options of every command that opens a store for writing.
+#[derive(Args, Debug)]
+pub struct StoreOptions {
+    /// Size at which segment files are sealed, in MiB (1 to 64) [default: 16].
+    #[arg(long, value_name = "MIB", env = "LARDER_SEGMENT_MIB", value_parser = clap::value_parser!(u64).range(1..=64))]
+    segment_mib: Option<u64>,
+    /// When accepted writes become durable: never, always, or within this many ms [default: 1000].
+    #[arg(long, value_name = "never|always|MS", env = "LARDER_DURABILITY", value_parser = parse_durability)]
+    durability: Option<Durability>,
+}
+
+impl StoreOptions {
+    /// The configuration of the store in `dir` with these options.
+    pub fn config(&self, dir: &Path) -> ColdTierConfig {
+        let mut config = ColdTierConfig::new(dir);
+        if let Some(mib) = self.segment_mib {
+            config = config.segment_bytes(mib << 20);
+        }
+        if let Some(durability) = self.durability {
+            config = config.durability(durability);
+        }
+        config
+    }
+}
+
+fn parse_durability(text: &str) -> Result<Durability, String> {
+    match text {
+        "never" => Ok(Durability::Never),
+        "always" => Ok(Durability::Always),
+        _ => match text.parse() {
+            Ok(ms @ 1..=3_600_000) => Ok(Durability::Interval(Duration::from_millis(ms))),
+            _ => Err("use never, always, or a number of milliseconds from 1 to 3600000".to_owned()),
+        },
+    }
+}
+
+/// Parses a time to live in seconds, fractions allowed.
+pub fn parse_ttl(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "use a number of seconds, such as 60 or 0.5".to_owned())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(ttl) if ttl >= Duration::from_millis(1) => Ok(ttl),
+        _ => Err("use at least 0.001 seconds".to_owned()),
+    }
+}
+
+/// An error unless `dir` holds a store: a mistyped path must not create one.
+pub fn require_store(dir: &Path) -> Result<(), Failure> {
+    if dir.join("CURRENT").is_file() {
+        return Ok(());
+    }
+    let problem = if dir.is_dir() { "there is no store in it" } else { "there is no such directory" };
+    Err(Failure::Other(format!("{}: {problem}; `larder load {0} --from FILE` makes one", dir.display())))
+}

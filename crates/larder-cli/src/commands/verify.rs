@@ -1,0 +1,93 @@
+//! `larder verify`: reads every record of a store that no process has open, and says what is damaged.
+//!
+//! It never writes, so a signal ends it on the spot.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use larder::VerifyReport;
+use serde::Serialize;
+
+use super::require_store;
+use crate::failure::{Exit, Failure};
+use crate::output::{self, Output};
+use crate::{interrupt, progress};
+
+/// Damaged places listed for people; `--json` has them all.
+const DAMAGE_SHOWN: usize = 50;
+
+/// Arguments of `larder verify`.
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    /// Directory of the store.
+    dir: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Verified<'a> {
+    dir: String,
+    clean: bool,
+    seconds: f64,
+    #[serde(flatten)]
+    report: &'a VerifyReport,
+}
+
+/// Runs the command.
+pub fn run(args: &VerifyArgs, output: &Output) -> Result<Exit, Failure> {
+    require_store(&args.dir)?;
+    let started = Instant::now();
+    let bar = progress::share_bar("verifying", output);
+    let result = larder::verify(&args.dir, &mut |share| {
+        progress::set_share(&bar, share);
+        if interrupt::requested() {
+            bar.finish_and_clear();
+            stop_at_once(output);
+        }
+    });
+    bar.finish_and_clear();
+    let report = result.map_err(Failure::store("verify", &args.dir))?;
+    let seconds = started.elapsed().as_secs_f64();
+    let clean = report.is_clean();
+    output.object(&Verified { dir: args.dir.display().to_string(), clean, seconds, report: &report })?;
+    print(&report, args, seconds, output)?;
+    Ok(if clean { Exit::Done } else { Exit::Damaged })
+}
+
+/// The library's call has no way to be told to stop, and needs none: it only reads.
+fn stop_at_once(output: &Output) -> ! {
+    output::warn(&Failure::Interrupted.to_string());
+    drop(output.object(&Failure::Interrupted.to_json()));
+    std::process::exit(130)
+}
+
+fn print(report: &VerifyReport, args: &VerifyArgs, seconds: f64, output: &Output) -> Result<(), Failure> {
+    for warning in &report.warnings {
+        output.line(format_args!("warning: {warning}"))?;
+    }
+    output.line(format_args!(
+        "read {} records ({} live entries) in {} segments, {} in {seconds:.2} s",
+        output::count(report.records),
+        output::count(report.live_entries),
+        report.segments,
+        output::bytes(report.bytes),
+    ))?;
+    if report.is_clean() {
+        return output.line("no damage");
+    }
+    let mut table = output::table(&["file", "offset", "problem"], 3);
+    for damage in report.damaged.iter().take(DAMAGE_SHOWN) {
+        table.add_row([damage.file.clone(), damage.offset.to_string(), damage.problem.clone()]);
+    }
+    output.line(table)?;
+    let hidden = report.damaged.len().saturating_sub(DAMAGE_SHOWN);
+    if hidden > 0 {
+        output.line(format_args!("and {hidden} more; --json lists all"))?;
+    }
+    output.line(format_args!(
+        "DAMAGED in {} places: what is there reads as a miss, everything else is served. Put those entries in again; \
+         `larder compact {}` then drops the damaged bytes.",
+        report.damaged.len(),
+        args.dir.display(),
+    ))
+}

@@ -1,0 +1,89 @@
+//! `larder`: demonstrates, fills, looks into, checks and maintains a cold tier on disk.
+//!
+//! This file holds the arguments and the exit codes; each command is a file of `commands/`. Results go to stdout (with
+//! `--json` one object and nothing else), bars, warnings and errors to stderr. The program starts threads only inside
+//! `std::thread::scope`; what a signal says reaches it through one atomic flag (`interrupt`).
+
+mod commands;
+mod disk_use;
+mod failure;
+mod input;
+mod interrupt;
+mod output;
+mod progress;
+mod records;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+use commands::tasks::{Task, TaskArgs};
+use commands::{demo, inspect, load, tasks, verify};
+use failure::{Exit, Failure};
+use output::Output;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 error; 2 wrong arguments; 3 `verify` found damage; 130 interrupted (nothing is lost).
+Bars are drawn on stderr, and only if it is a terminal; NO_COLOR is respected.
+Options may also be set as variables named LARDER_..., see the help of each command.";
+
+/// An embedded cache's cold tier on disk: demonstrate, fill, look into, check and maintain it.
+#[derive(Parser)]
+#[command(name = "larder", version, after_help = EXIT_CODES)]
+struct Arguments {
+    /// Print one JSON object on stdout, and no bars.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Live through a whole cache life on real data: fill, overwrite, delete, expire, maintain, verify, restart.
+    Demo(demo::DemoArgs),
+    /// Insert the records of a JSONL file or of stdin; creates the store if there is none.
+    Load(load::LoadArgs),
+    /// Show segments, expiry, live and dead bytes and codecs of a store that no process has open.
+    Inspect(inspect::InspectArgs),
+    /// Read every record of a store that no process has open; exit code 3 if anything is damaged.
+    Verify(verify::VerifyArgs),
+    /// Rewrite segments that hold dead or expired bytes, and give their space back.
+    Compact(TaskArgs),
+    /// Remove every entry past its time to live; drop segments that hold nothing else.
+    Expire(TaskArgs),
+    /// Measure the live data and choose codec and dictionary for later writes and compactions.
+    Tune(TaskArgs),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.json);
+    let result = interrupt::install().and_then(|()| run(&arguments.command, &output));
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => report(failure, &output).into(),
+    }
+}
+
+fn run(command: &Command, output: &Output) -> Result<Exit, Failure> {
+    match command {
+        Command::Demo(args) => demo::run(args, output),
+        Command::Load(args) => load::run(args, output),
+        Command::Inspect(args) => inspect::run(args, output),
+        Command::Verify(args) => verify::run(args, output),
+        Command::Compact(args) => tasks::run(Task::Compact, args, output),
+        Command::Expire(args) => tasks::run(Task::Expire, args, output),
+        Command::Tune(args) => tasks::run(Task::Tune, args, output),
+    }
+}
+
+/// Says what went wrong, on stderr and with `--json` on stdout too. A reader that left early is no error.
+fn report(failure: Failure, output: &Output) -> Exit {
+    if matches!(failure, Failure::BrokenPipe) {
+        return Exit::Done;
+    }
+    output::warn(&failure.to_string());
+    // stdout may be what failed; the exit code says enough then.
+    drop(output.object(&failure.to_json()));
+    failure.exit()
+}

@@ -1,0 +1,3 @@
+//! What bytes cost, and where.
+
+pub mod efficiency_analyzer;

@@ -1,0 +1,5 @@
+//! The cache: its tiers, what it measures, what it reports.
+
+pub mod memory;
+pub mod stats;
+pub mod tier;

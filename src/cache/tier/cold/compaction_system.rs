@@ -1,0 +1,214 @@
+//! The maintenance of the cold tier: its four tasks, each as decide, act, report.
+//!
+//! Owner: the compaction worker, which runs one task at a time. It never writes a segment that readers know, nor the
+//! manifest: it prepares files and asks the writer to commit. Order of a compaction (C1 to C9, `docs/INVARIANTS.md`):
+//! copy, verify, sync, name, commit, repoint, retire. A crash before *commit* leaves orphans that recovery deletes; one
+//! after it leaves victims that recovery deletes; no crash leaves an index entry without its record.
+//!
+//! The parts: `policy` decides, `round` and `relocation` compact, `expiry` cleans up, `saved_index` saves the index,
+//! `tuning` measures, `files` holds what they share.
+
+mod expiry;
+mod files;
+pub(super) mod policy;
+mod relocation;
+mod round;
+mod saved_index;
+mod tuning;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use crossbeam_channel::{Sender, bounded};
+
+use self::files::is_due;
+use self::policy::{Circumstances, Trigger, choose_victims};
+use self::round::{RoundProgress, victim_bytes};
+use self::saved_index::{REBUILD_SEGMENTS, check_batch};
+use super::core::slab::AccountView;
+use super::message::{Committed, WriteRequest};
+use super::report::{CleanupReport, CompactionReport, RebuildReport, TuningReport};
+use super::serialization::edit::{DictionaryEntry, Edit, ManifestState, ParametersEntry, SnapshotEntry};
+use super::shared::{Shared, count};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::Disk;
+
+/// The compaction worker's own state: what it decides by, and the part of the manifest that it alone changes.
+pub(super) struct CompactionSystem {
+    writer: Sender<WriteRequest>,
+    snapshots: Vec<SnapshotEntry>,
+    watermark: u64,
+    dictionaries: BTreeMap<u8, DictionaryEntry>,
+    parameters: ParametersEntry,
+    /// Number of the last edit this worker has finished with (E0 of the next snapshot).
+    finished_edit: u64,
+}
+
+impl CompactionSystem {
+    pub(super) fn new(state: &ManifestState, writer: Sender<WriteRequest>) -> Self {
+        Self {
+            writer,
+            snapshots: state.snapshots.clone(),
+            watermark: state.watermark,
+            dictionaries: state.dictionaries.clone(),
+            parameters: state.parameters,
+            finished_edit: state.edit,
+        }
+    }
+
+    /// Sends a request to the writer and waits for its answer.
+    fn ask<T>(&self, request: impl FnOnce(Sender<Result<T>>) -> WriteRequest) -> Result<T> {
+        let (reply, answer) = bounded(1);
+        self.writer.send(request(reply)).map_err(|_| Error::closed())?;
+        answer.recv().map_err(|_| Error::closed())?
+    }
+
+    fn commit(&self, edit: Edit) -> Result<u64> {
+        self.ask(|reply| WriteRequest::Commit { edit, reply }).map(|Committed { edit }| edit)
+    }
+
+    /// The sequence number up to which every kept snapshot reflects all operations.
+    fn covered(&self) -> u64 {
+        self.snapshots.iter().map(|snapshot| snapshot.covers).min().unwrap_or(0)
+    }
+
+    /// Rewrites segments that hold dead, expired or outdated bytes, round by round; each round is committed on its own.
+    ///
+    /// # Errors
+    /// What stopped it. Rounds committed before stay; the one that failed is undone, its victims untouched.
+    pub(super) fn compact_data_file<D: Disk, C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        trigger: Trigger,
+    ) -> Result<CompactionReport> {
+        let started = Instant::now();
+        if trigger == Trigger::Requested {
+            // Garbage in the active segment counts too.
+            self.ask(|reply| WriteRequest::Seal { reply })?;
+        }
+        let circumstances = Circumstances {
+            segment_bytes: shared.config.segment_bytes,
+            now_ms: shared.clock.now_ms(),
+            expected_ratio: self.parameters.expected_ratio.into(),
+            parameters_since: self.parameters.since_file_id,
+        };
+        let rounds = choose_victims(&shared.slab.accounts(), trigger, &circumstances);
+        shared.state.advance(0.1);
+        let total: u64 = rounds.iter().flatten().map(victim_bytes).sum();
+        self.cover_shadows(shared, &rounds, trigger)?;
+        let mut report = CompactionReport::default();
+        let mut before = 0;
+        for round in &rounds {
+            let bytes: u64 = round.iter().map(victim_bytes).sum();
+            let progress = RoundProgress { before, bytes, total };
+            self.compact_round(shared, round, &progress, &mut report)?;
+            before += bytes;
+        }
+        shared.state.advance(1.0);
+        report.duration = started.elapsed();
+        if !rounds.is_empty() {
+            count(&shared.counters.compactions, 1);
+            tracing::info!(
+                victims = report.segments_removed,
+                copied = report.entries_copied,
+                bytes_reclaimed = report.bytes_reclaimed,
+                "compacted"
+            );
+        }
+        Ok(report)
+    }
+
+    /// Takes every entry past its time out of the index and the accounts; drops segments that hold nothing else by
+    /// their footers alone, records unread.
+    pub(super) fn cleanup_expired_entries<D: Disk, C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+    ) -> Result<CleanupReport> {
+        let started = Instant::now();
+        let now_ms = shared.clock.now_ms();
+        let mut report = CleanupReport::default();
+        let accounts: Vec<AccountView> =
+            shared.slab.accounts().into_iter().filter(|account| is_due(account, now_ms)).collect();
+        shared.state.advance(0.2);
+        let mut emptied = Vec::new();
+        for (at, account) in accounts.iter().enumerate() {
+            self.check_stop(shared)?;
+            report.segments_checked += 1;
+            let empty = if account.sealed {
+                report.expired_removed += self.expire_sealed(shared, account, now_ms)?;
+                // Unexpiring records, shadows among them, keep a segment; so does any that dies later.
+                account.summary.unexpiring == 0 && account.summary.expiry_max_ms <= now_ms
+            } else {
+                report.expired_removed += self.expire_active(shared, account.slot, now_ms)?;
+                false
+            };
+            if empty {
+                emptied.push(*account);
+            }
+            shared.state.advance(0.2 + 0.6 * (at + 1) as f32 / accounts.len() as f32);
+        }
+        self.drop_emptied(shared, &emptied, &mut report)?;
+        count(&shared.counters.expired_removed, report.expired_removed);
+        shared.state.advance(1.0);
+        report.duration = started.elapsed();
+        if report.segments_checked > 0 {
+            tracing::info!(
+                removed = report.expired_removed,
+                segments_dropped = report.segments_dropped,
+                "expired entries cleaned up"
+            );
+        }
+        Ok(report)
+    }
+
+    /// Checks every sealed segment's footer against the live index, then saves the index.
+    pub(super) fn rebuild_index_file<D: Disk, C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+    ) -> Result<RebuildReport> {
+        let started = Instant::now();
+        let mut report = RebuildReport::default();
+        let accounts: Vec<AccountView> =
+            shared.slab.accounts().into_iter().filter(|account| account.sealed).collect();
+        let mut done = 0;
+        for batch in accounts.chunks(REBUILD_SEGMENTS) {
+            self.check_stop(shared)?;
+            check_batch(shared, batch, &mut report)?;
+            done += batch.len();
+            shared.state.advance(0.8 * done as f32 / accounts.len() as f32);
+        }
+        report.snapshot_bytes = self.save_index(shared, self.keeps_two(shared))?;
+        report.entries = shared.index.len();
+        report.duration = started.elapsed();
+        shared.state.advance(1.0);
+        tracing::info!(entries = report.entries, snapshot_bytes = report.snapshot_bytes, "index saved");
+        Ok(report)
+    }
+
+    /// Measures a sample of the live entries and chooses how later writes and compactions store them.
+    ///
+    /// # Errors
+    /// What stopped it; then nothing has changed.
+    pub(super) fn optimize_compression_parameters<D: Disk, C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+    ) -> Result<TuningReport> {
+        let started = Instant::now();
+        let samples = self.sample_entries(shared)?;
+        shared.state.advance(0.4);
+        let analysis = self.analyze(shared, &samples)?;
+        let report = self.apply(shared, analysis, started)?;
+        self.drop_unused_dictionaries(shared)?;
+        shared.state.advance(1.0);
+        tracing::info!(chosen = %report.chosen, changed = report.changed, reason = report.reason, "compression tuned");
+        Ok(report)
+    }
+
+    fn check_stop<D: Disk, C: Clock>(&self, shared: &Shared<D, C>) -> Result<()> {
+        if shared.state.should_stop() {
+            return Err(Error::new(ErrorKind::Cancelled, "the task was cancelled; nothing was lost"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! Expiry: what is past its time leaves the index, and whole segments leave the disk.
+
+use super::files::{remove_segment, rows_of, sweep_slots, sync_removals};
+use super::round::COVERING_SHARE_MAX;
+use super::saved_index::SNAPSHOT_ENTRY_BYTES;
+use super::{CleanupReport, CompactionSystem};
+use crate::cache::tier::cold::core::segment::row_bytes;
+use crate::cache::tier::cold::core::slab::AccountView;
+use crate::cache::tier::cold::message::WriteRequest;
+use crate::cache::tier::cold::metadata_index::Location;
+use crate::cache::tier::cold::serialization::edit::Edit;
+use crate::cache::tier::cold::shared::{Shared, count};
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::io::Disk;
+
+impl CompactionSystem {
+    pub(super) fn expire_sealed<D: Disk, C: Clock>(
+        &self,
+        shared: &Shared<D, C>,
+        account: &AccountView,
+        now_ms: u64,
+    ) -> Result<u64> {
+        let found = rows_of(shared, account)?;
+        let mut next_expiry_ms = u64::MAX;
+        let (mut removed, mut bytes) = (0, 0);
+        for (at, row) in found.rows.iter().enumerate() {
+            let location = Location { slot: account.slot, offset: row.offset };
+            if !row.is_expired(now_ms) {
+                if row.expires_at_ms != 0 {
+                    next_expiry_ms = next_expiry_ms.min(row.expires_at_ms);
+                }
+            } else if self.expire_row(shared, row, location) {
+                removed += 1;
+                bytes += row_bytes(&found.rows, at, found.records_end) as u64;
+            }
+        }
+        shared.slab.note_expired(account.slot, removed, bytes);
+        shared.slab.set_next_expiry(account.slot, next_expiry_ms);
+        Ok(removed)
+    }
+
+    pub(super) fn expire_active<D: Disk, C: Clock>(
+        &self,
+        shared: &Shared<D, C>,
+        slot: u32,
+        now_ms: u64,
+    ) -> Result<u64> {
+        let Some(active) = self.ask(|reply| WriteRequest::ExpiredRows { now_ms, reply })? else {
+            return Ok(0);
+        };
+        if active.slot != slot {
+            // Sealed meanwhile: its turn comes with the next cleanup.
+            tracing::debug!(segment = active.segment_id, "another segment is active by now");
+        }
+        let (mut removed, mut bytes) = (0, 0);
+        for (row, row_bytes) in &active.rows {
+            let location = Location { slot: active.slot, offset: row.offset };
+            if self.expire_row(shared, row, location) {
+                removed += 1;
+                bytes += row_bytes;
+            }
+        }
+        shared.slab.note_expired(active.slot, removed, bytes);
+        Ok(removed)
+    }
+
+    /// Drops segments in which everything has expired: edit first, files after it.
+    pub(super) fn drop_emptied<D: Disk, C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        emptied: &[AccountView],
+        report: &mut CleanupReport,
+    ) -> Result<()> {
+        if emptied.iter().any(|account| account.summary.shadow_max > self.covered()) {
+            let bytes: u64 = emptied.iter().map(|account| account.summary.record_bytes()).sum();
+            let entries = shared.index.len() + shared.index.shadows();
+            if (entries * SNAPSHOT_ENTRY_BYTES) as f64 <= COVERING_SHARE_MAX * bytes as f64 {
+                self.cover_all(shared)?;
+            }
+        }
+        let covered = self.covered();
+        let (ready, waiting): (Vec<AccountView>, Vec<AccountView>) =
+            emptied.iter().partition(|account| account.summary.shadow_max <= covered);
+        if !waiting.is_empty() {
+            tracing::debug!(segments = waiting.len(), "expired segments wait for a snapshot");
+        }
+        shared.state.advance(0.85);
+        if ready.is_empty() {
+            return Ok(());
+        }
+        // Entries that had to be remembered are covered now. Where nothing was replaced, none were.
+        let swept = ready.iter().filter(|account| account.summary.shadow_max > 0).map(|account| account.slot);
+        sweep_slots(shared, &swept.collect::<Vec<_>>());
+        let watermark = ready.iter().map(|account| account.summary.shadow_max).fold(self.watermark, u64::max);
+        let drop = ready.iter().map(|account| account.identity.segment_id).collect();
+        let edit = self.commit(Edit::Replace { add: Vec::new(), drop, watermark })?;
+        self.watermark = watermark;
+        shared.state.advance(0.9);
+        for account in &ready {
+            report.bytes_reclaimed += remove_segment(shared, account);
+        }
+        sync_removals(shared);
+        self.finished_edit = edit;
+        report.segments_dropped = ready.len() as u64;
+        shared.state.add_reclaimed(report.bytes_reclaimed);
+        count(&shared.counters.bytes_reclaimed, report.bytes_reclaimed);
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! What the tasks share: a segment's rows, and how files and index entries go.
+
+use crate::cache::tier::cold::core::names;
+use crate::cache::tier::cold::core::segment::{ReadError, read_footer, scan_records};
+use crate::cache::tier::cold::core::slab::AccountView;
+use crate::cache::tier::cold::metadata_index::PARTITIONS;
+use crate::cache::tier::cold::serialization::footer::FooterRow;
+use crate::cache::tier::cold::shared::Shared;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::io::{Disk, DiskFile};
+
+/// A segment's rows, from its footer or, where that is damaged, from its records.
+pub(super) struct Rows {
+    pub rows: Vec<FooterRow>,
+    pub records_end: u64,
+    /// Records are known to be lost.
+    pub lost: bool,
+    pub from_records: bool,
+}
+
+/// A sealed segment's rows.
+pub(super) fn rows_of<D: Disk, C: Clock>(shared: &Shared<D, C>, account: &AccountView) -> Result<Rows> {
+    let identity = &account.identity;
+    let path = names::segment(&shared.config.dir, identity.segment_id);
+    let file = shared.disk.open_read(&path).map_err(|error| Error::io("open", &path, error))?;
+    match read_footer(&file, identity) {
+        Ok((summary, rows)) => {
+            return Ok(Rows { rows, records_end: summary.records_end, lost: false, from_records: false });
+        }
+        Err(ReadError::Io(error)) => return Err(Error::io("read", &path, error)),
+        Err(ReadError::Damaged(problem)) => {
+            tracing::warn!(path = %path.display(), %problem, "footer damaged; its records are read instead");
+        }
+    }
+    let scan = scan_records(&file, identity, shared.hash_seed, &shared.dictionaries)
+        .map_err(|error| Error::io("read", &path, error))?;
+    let lost = (scan.rows.len() as u64) < u64::from(account.summary.records);
+    Ok(Rows { rows: scan.rows, records_end: scan.summary.records_end, lost, from_records: true })
+}
+
+/// Removes every index entry that names one of these slots, whose segments are about to go.
+pub(super) fn sweep_slots<D: Disk, C: Clock>(shared: &Shared<D, C>, slots: &[u32]) {
+    if slots.is_empty() {
+        return;
+    }
+    for number in 0..PARTITIONS {
+        for (id, entry) in shared.index.partition(number as u16) {
+            if slots.contains(&entry.location.slot) {
+                shared.index.replace_if(id, entry.location, None);
+            }
+        }
+    }
+}
+
+/// Closes a segment that no index entry names, and deletes its file. Returns the bytes the file system gets back.
+pub(super) fn remove_segment<D: Disk, C: Clock>(shared: &Shared<D, C>, account: &AccountView) -> u64 {
+    let path = names::segment(&shared.config.dir, account.identity.segment_id);
+    let freed = shared.disk.open_read(&path).and_then(|file| file.allocated_bytes());
+    shared.slab.retire(account.slot);
+    remove_file(shared, &path);
+    shared.slab.release(account.slot);
+    freed.unwrap_or(0)
+}
+
+pub(super) fn remove_file<D: Disk, C: Clock>(shared: &Shared<D, C>, path: &std::path::Path) {
+    if let Err(error) = shared.disk.remove(path) {
+        tracing::warn!(path = %path.display(), %error, "left behind; the next start removes it");
+    }
+}
+
+pub(super) fn sync_removals<D: Disk, C: Clock>(shared: &Shared<D, C>) {
+    if let Err(error) = shared.disk.sync_dir(&shared.config.dir) {
+        // A name that comes back is in no manifest: the next start removes it again.
+        tracing::warn!(%error, "directory not synced after removals");
+    }
+}
+
+/// Whether a cleanup has something to do there.
+pub(super) fn is_due(account: &AccountView, now_ms: u64) -> bool {
+    account.next_expiry_ms <= now_ms
+}

@@ -1,0 +1,356 @@
+//! Moving live records into new segments.
+//!
+//! A relocated record keeps its sequence number and, unless it is stored anew, its bytes and payload sum. A shadow is
+//! moved as a tombstone: its key, and nothing else. Every record is verified before it is written, and the whole
+//! output is read back by the recovery reader before it is committed.
+
+use std::path::PathBuf;
+
+use crate::cache::tier::cold::compression::compress;
+use crate::cache::tier::cold::core::names;
+use crate::cache::tier::cold::core::segment::{decode_record, place_of, read_footer, scan_records};
+use crate::cache::tier::cold::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
+use crate::cache::tier::cold::serialization::edit::SegmentEntry;
+use crate::cache::tier::cold::serialization::footer::{FooterRow, encode_footer};
+use crate::cache::tier::cold::serialization::record::{
+    RECORD_HEADER_BYTES, RecordMeta, UnverifiedRecord, append_record, payload_sum,
+};
+use crate::cache::tier::cold::serialization::segment::{
+    LogKind, SEGMENT_HEADER_BYTES, SegmentIdentity, SegmentSummary,
+};
+use crate::cache::tier::cold::shared::{Shared, count};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{Disk, DiskFile, read_all};
+
+/// The output is written in pieces of this size.
+const WRITE_BYTES: usize = 1 << 20;
+/// Longest segment file that is read whole.
+const VICTIM_BYTES_MAX: u64 = 256 << 20;
+
+/// A row of a victim that has to survive.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Survivor {
+    pub row: FooterRow,
+    /// Where it is.
+    pub from: Location,
+    /// It is remembered only so that older versions stay away.
+    pub shadow: bool,
+}
+
+/// A survivor in its new place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moved {
+    pub id: EntryId,
+    pub from: Location,
+    pub to: IndexEntry,
+    pub bytes: u64,
+}
+
+/// A segment that is being written by a compaction.
+struct Output<F> {
+    identity: SegmentIdentity,
+    slot: u32,
+    file: F,
+    path: PathBuf,
+    buffer: Vec<u8>,
+    written: u64,
+    rows: Vec<FooterRow>,
+    summary: SegmentSummary,
+}
+
+/// A finished output: durable, verified, under its temporary name until it is published.
+pub(super) struct Finished {
+    pub entry: SegmentEntry,
+    pub summary: SegmentSummary,
+    pub allocated_bytes: u64,
+}
+
+/// Copies survivors into new segments. Whatever goes wrong, `discard` removes every trace.
+pub(super) struct Relocation<'a, D: Disk, C: Clock> {
+    shared: &'a Shared<D, C>,
+    base_sequence: u64,
+    output: Option<Output<D::File>>,
+    pub finished: Vec<Finished>,
+    pub moved: Vec<Moved>,
+    /// Survivors whose bytes are damaged.
+    pub damaged: Vec<Survivor>,
+    pub recompressed: u64,
+    raw: Vec<u8>,
+}
+
+impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
+    /// `base_sequence` is the lowest sequence number among the survivors.
+    pub(super) fn new(shared: &'a Shared<D, C>, base_sequence: u64) -> Self {
+        Self {
+            shared,
+            base_sequence,
+            output: None,
+            finished: Vec::new(),
+            moved: Vec::new(),
+            damaged: Vec::new(),
+            recompressed: 0,
+            raw: Vec::new(),
+        }
+    }
+
+    /// Copies the survivors of one victim; `copied` is told the bytes done after each record and may stop the task.
+    pub(super) fn copy(
+        &mut self,
+        identity: &SegmentIdentity,
+        survivors: &[Survivor],
+        recompress: bool,
+        mut copied: impl FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
+        if survivors.is_empty() {
+            return Ok(());
+        }
+        let path = names::segment(&self.shared.config.dir, identity.segment_id);
+        let bytes = self.shared.disk.open_read(&path).and_then(|file| read_all(&file, VICTIM_BYTES_MAX));
+        let mut bytes = bytes.map_err(|error| Error::io("read", &path, error))?;
+        for survivor in survivors {
+            let at = survivor.row.offset as usize;
+            let record = bytes.get_mut(at..).unwrap_or_default();
+            if !self.copy_record(identity, survivor, record, recompress)? {
+                tracing::warn!(
+                    segment = identity.segment_id,
+                    offset = at,
+                    "damaged record met; its entry is lost"
+                );
+                self.damaged.push(*survivor);
+            }
+            copied(u64::from(survivor.row.offset))?;
+        }
+        Ok(())
+    }
+
+    /// Copies the record that `bytes` starts with; false if it is damaged.
+    fn copy_record(
+        &mut self,
+        identity: &SegmentIdentity,
+        survivor: &Survivor,
+        bytes: &mut [u8],
+        recompress: bool,
+    ) -> Result<bool> {
+        let Some((meta, sum)) = self.verify(identity, survivor, bytes) else { return Ok(false) };
+        let end = RECORD_HEADER_BYTES + meta.stored_len as usize;
+        if !survivor.shadow && !recompress {
+            self.push(survivor, meta, &bytes[RECORD_HEADER_BYTES..end], sum)?;
+            return Ok(true);
+        }
+        let mut raw = std::mem::take(&mut self.raw);
+        let decoded = decode_record(&meta, &mut bytes[..end], &self.shared.dictionaries, &mut raw);
+        let outcome = match decoded {
+            Err(_) => Ok(false),
+            Ok(()) if survivor.shadow => self.push_tombstone(survivor, meta, &raw).map(|()| true),
+            Ok(()) => self.push_recompressed(survivor, meta, &raw).map(|()| true),
+        };
+        self.raw = raw;
+        outcome
+    }
+
+    fn verify(
+        &self,
+        identity: &SegmentIdentity,
+        survivor: &Survivor,
+        bytes: &[u8],
+    ) -> Option<(RecordMeta, u32)> {
+        let record = UnverifiedRecord::parse(bytes, identity.base_sequence).ok()?;
+        let stored = bytes.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + record.stored_len())?;
+        let dictionary_id = match record.dictionary() {
+            0 => 0,
+            slot => self.shared.dictionaries.read(slot).as_ref()?.id(),
+        };
+        let sum = payload_sum(dictionary_id, stored);
+        let meta = record.verify(sum, identity.nonce, survivor.row.offset.into()).ok()?;
+        (meta.sequence == survivor.row.sequence).then_some((meta, sum))
+    }
+
+    fn push_tombstone(&mut self, survivor: &Survivor, meta: RecordMeta, raw: &[u8]) -> Result<()> {
+        let key = &raw[..meta.key_len as usize];
+        let meta = RecordMeta {
+            expires_at_ms: 0,
+            raw_len: meta.key_len,
+            stored_len: meta.key_len,
+            codec: 0,
+            dictionary: 0,
+            tombstone: true,
+            first: false,
+            ..meta
+        };
+        self.push(survivor, meta, key, payload_sum(0, key))
+    }
+
+    fn push_recompressed(&mut self, survivor: &Survivor, meta: RecordMeta, raw: &[u8]) -> Result<()> {
+        let (key, value) = raw.split_at(meta.key_len as usize);
+        let parameters = self.shared.parameters();
+        let (encoded, dictionary_id) = {
+            let dictionary = self.shared.dictionaries.read(parameters.dictionary);
+            let encoded = compress(key, value, parameters, dictionary.as_ref(), 0);
+            let id = dictionary.as_ref().filter(|_| encoded.dictionary != 0).map_or(0, |found| found.id());
+            (encoded, id)
+        };
+        let meta = RecordMeta {
+            stored_len: encoded.stored.len() as u32,
+            codec: encoded.codec as u8,
+            dictionary: encoded.dictionary,
+            ..meta
+        };
+        self.recompressed += 1;
+        self.push(survivor, meta, &encoded.stored, payload_sum(dictionary_id, &encoded.stored))
+    }
+
+    fn push(&mut self, survivor: &Survivor, meta: RecordMeta, stored: &[u8], sum: u32) -> Result<()> {
+        let bytes = meta.record_bytes();
+        let full = self.output.as_ref().is_some_and(|output| {
+            let end = output.written + (output.buffer.len() + bytes) as u64;
+            let fits = end <= self.shared.config.segment_bytes || output.rows.is_empty();
+            !fits || u32::try_from(meta.sequence - output.identity.base_sequence).is_err()
+        });
+        if full {
+            self.finish_output()?;
+        }
+        let opened = match self.output.take() {
+            Some(output) => output,
+            None => self.open_output(meta.sequence)?,
+        };
+        let output = self.output.insert(opened);
+        let offset = output.written + output.buffer.len() as u64;
+        append_record(&mut output.buffer, &meta, stored, sum, place_of(&output.identity, offset));
+        output.rows.push(FooterRow::new(survivor.row.hash, offset as u32, &meta));
+        output.summary.add(&meta);
+        output.summary.records_end = output.written + output.buffer.len() as u64;
+        let size = if survivor.shadow { SizeClass::SHADOW } else { SizeClass::of(bytes) };
+        let location = Location { slot: output.slot, offset: offset as u32 };
+        self.moved.push(Moved {
+            id: EntryId::of(survivor.row.hash),
+            from: survivor.from,
+            to: IndexEntry { location, size },
+            bytes: bytes as u64,
+        });
+        if output.buffer.len() >= WRITE_BYTES {
+            write_out(self.shared, output)?;
+        }
+        Ok(())
+    }
+
+    fn open_output(&self, sequence: u64) -> Result<Output<D::File>> {
+        let shared = self.shared;
+        // A span that 32 bits do not hold starts a segment of its own, from its own sequence number on.
+        let fits = u32::try_from(sequence - self.base_sequence).is_ok();
+        let identity = SegmentIdentity {
+            store_id: shared.store_id,
+            segment_id: shared.take_file_id(),
+            nonce: fastrand::u64(..),
+            base_sequence: if fits { self.base_sequence } else { sequence },
+            log: LogKind::Survivors,
+            group: 0,
+        };
+        let slot = shared
+            .slab
+            .reserve()
+            .ok_or_else(|| Error::new(ErrorKind::Io, "a quarter of a million segments are open"))?;
+        let path = names::temporary(&names::segment(&shared.config.dir, identity.segment_id));
+        let file = shared.disk.create(&path).map_err(|error| {
+            shared.slab.release(slot);
+            Error::io("create", &path, error)
+        })?;
+        let summary =
+            SegmentSummary { records_end: SEGMENT_HEADER_BYTES as u64, ..SegmentSummary::default() };
+        Ok(Output {
+            identity,
+            slot,
+            file,
+            path,
+            buffer: identity.encode(),
+            written: 0,
+            rows: Vec::new(),
+            summary,
+        })
+    }
+
+    /// Completes the output: footer, sync, and the recovery reader's word that it reads back whole.
+    pub(super) fn finish_output(&mut self) -> Result<()> {
+        let Some(mut output) = self.output.take() else { return Ok(()) };
+        let finished = self.complete(&mut output);
+        if finished.is_err() {
+            self.output = Some(output);
+        }
+        self.finished.push(finished?);
+        Ok(())
+    }
+
+    fn complete(&self, output: &mut Output<D::File>) -> Result<Finished> {
+        let shared = self.shared;
+        let Output { identity, rows, summary, .. } = output;
+        let footer = encode_footer(identity.segment_id, identity.nonce, summary.records_end, rows, summary);
+        output.buffer.extend_from_slice(&footer);
+        write_out(shared, output)?;
+        // A failed sync is never tried again on this file: it is discarded, and the victims stay.
+        output.file.sync().map_err(|error| Error::io("sync", &output.path, error))?;
+        let reader =
+            shared.disk.open_read(&output.path).map_err(|error| Error::io("open", &output.path, error))?;
+        self.read_back(output, &reader)?;
+        let allocated_bytes =
+            reader.allocated_bytes().map_err(|error| Error::io("stat", &output.path, error))?;
+        let entry = SegmentEntry {
+            identity: output.identity,
+            slot: output.slot,
+            added_by: 0,
+            sealed: Some(output.summary),
+        };
+        Ok(Finished { entry, summary: output.summary, allocated_bytes })
+    }
+
+    fn read_back(&self, output: &Output<D::File>, reader: &D::File) -> Result<()> {
+        let shared = self.shared;
+        let scan = scan_records(reader, &output.identity, shared.hash_seed, &shared.dictionaries)
+            .map_err(|error| Error::io("read back", &output.path, error))?;
+        let footer = read_footer(reader, &output.identity);
+        let whole = footer.is_ok_and(|(_, rows)| rows == output.rows) && scan.rows == output.rows;
+        if whole {
+            return Ok(());
+        }
+        Err(Error::corruption(format!(
+            "{}: what was written does not read back; the compaction was undone",
+            output.path.display()
+        )))
+    }
+
+    /// Removes the outputs. They are in no manifest, so nothing points at them.
+    pub(super) fn discard(mut self) {
+        let shared = self.shared;
+        let mut left = Vec::new();
+        if let Some(output) = self.output.take() {
+            left.push((output.slot, output.path));
+        }
+        for finished in &self.finished {
+            let path = names::segment(&shared.config.dir, finished.entry.identity.segment_id);
+            left.push((finished.entry.slot, names::temporary(&path)));
+            left.push((finished.entry.slot, path));
+        }
+        let mut released = std::collections::BTreeSet::new();
+        for (slot, path) in left {
+            if let Err(error) = shared.disk.remove(&path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %path.display(), %error, "left behind; the next start removes it");
+            }
+            shared.slab.retire(slot);
+            if released.insert(slot) {
+                shared.slab.release(slot);
+            }
+        }
+    }
+}
+
+fn write_out<D: Disk, C: Clock>(shared: &Shared<D, C>, output: &mut Output<D::File>) -> Result<()> {
+    output
+        .file
+        .write_full_at(&output.buffer, output.written)
+        .map_err(|error| Error::io("write", &output.path, error))?;
+    count(&shared.counters.segment_bytes_written, output.buffer.len() as u64);
+    output.written += output.buffer.len() as u64;
+    output.buffer.clear();
+    Ok(())
+}

@@ -1,0 +1,307 @@
+//! One round of a compaction: list, copy, install, retire.
+
+use std::sync::atomic::Ordering;
+
+use super::files::{remove_segment, rows_of, sweep_slots, sync_removals};
+use super::policy::{Trigger, Victim};
+use super::relocation::{Relocation, Survivor};
+use super::saved_index::SNAPSHOT_ENTRY_BYTES;
+use super::{CompactionReport, CompactionSystem};
+use crate::cache::tier::cold::core::names;
+use crate::cache::tier::cold::core::slab::OpenSegment;
+use crate::cache::tier::cold::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
+use crate::cache::tier::cold::serialization::edit::Edit;
+use crate::cache::tier::cold::serialization::footer::FooterRow;
+use crate::cache::tier::cold::shared::{Shared, count};
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::io::Disk;
+
+/// By itself, a compaction saves the index first only if that writes at most this share of the victims' bytes.
+pub(super) const COVERING_SHARE_MAX: f64 = 0.125;
+
+impl CompactionSystem {
+    pub(super) fn compact_round<D: Disk, C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        victims: &[Victim],
+        progress: &RoundProgress,
+        report: &mut CompactionReport,
+    ) -> Result<()> {
+        let listed = self.list_survivors(shared, victims, report)?;
+        shared.state.advance(progress.at(0.3));
+        let base =
+            listed.iter().flat_map(|victim| &victim.survivors).map(|survivor| survivor.row.sequence).min();
+        let mut relocation = Relocation::new(shared, base.unwrap_or(0));
+        let copied = self.copy_survivors(shared, &listed, &mut relocation, progress);
+        if let Err(error) = copied {
+            relocation.discard();
+            return Err(error);
+        }
+        shared.state.advance(progress.at(0.7));
+        if relocation.damaged.iter().any(|survivor| survivor.row.sequence > self.covered()) {
+            // What is lost may have kept something older away: a snapshot does so from now on.
+            if let Err(error) = self.cover_all(shared) {
+                relocation.discard();
+                return Err(error);
+            }
+        }
+        let watermark = listed.iter().map(|victim| victim.discarded_shadow).fold(self.watermark, u64::max);
+        let watermark =
+            relocation.damaged.iter().map(|survivor| survivor.row.sequence).fold(watermark, u64::max);
+        let written = relocation.finished.iter().map(|finished| finished.allocated_bytes).sum();
+        let edit = self.install(shared, &listed, relocation, watermark, report)?;
+        shared.state.advance(progress.at(0.9));
+        self.retire(shared, &listed, written, report);
+        self.finished_edit = edit;
+        shared.state.advance(progress.at(1.0));
+        Ok(())
+    }
+
+    /// Lists, victim by victim, what has to survive. Expired entries leave the index here.
+    fn list_survivors<D: Disk, C: Clock>(
+        &self,
+        shared: &Shared<D, C>,
+        victims: &[Victim],
+        report: &mut CompactionReport,
+    ) -> Result<Vec<Listed>> {
+        let now_ms = shared.clock.now_ms();
+        let mut listed = Vec::with_capacity(victims.len());
+        for victim in victims {
+            self.check_stop(shared)?;
+            let found = rows_of(shared, &victim.account)?;
+            if found.lost && victim.account.summary.shadow_max > self.covered() {
+                // What is lost may have been a deletion that no snapshot knows of: the segment has to wait for one.
+                tracing::warn!(segment = victim.account.identity.segment_id, "damaged; left for later");
+                continue;
+            }
+            let mut entry =
+                Listed { victim: *victim, survivors: Vec::new(), discarded_shadow: 0, damaged: found.lost };
+            for row in &found.rows {
+                self.list_row(shared, row, now_ms, &mut entry, report);
+            }
+            listed.push(entry);
+        }
+        Ok(listed)
+    }
+
+    fn list_row<D: Disk, C: Clock>(
+        &self,
+        shared: &Shared<D, C>,
+        row: &FooterRow,
+        now_ms: u64,
+        entry: &mut Listed,
+        report: &mut CompactionReport,
+    ) {
+        let from = Location { slot: entry.victim.account.slot, offset: row.offset };
+        let id = EntryId::of(row.hash);
+        if row.is_expired(now_ms) && self.expire_row(shared, row, from) {
+            count(&shared.counters.expired_removed, 1);
+        }
+        let covered = row.sequence <= self.covered();
+        match shared.index.get(id) {
+            Some(known) if known.location == from && known.is_shadow() && covered => {
+                // Every kept snapshot reflects it, so nothing older can come back.
+                shared.index.replace_if(id, from, None);
+            }
+            Some(known) if known.location == from => {
+                entry.survivors.push(Survivor { row: *row, from, shadow: known.is_shadow() });
+                return;
+            }
+            _ => {}
+        }
+        match row.is_expired(now_ms) {
+            true => report.entries_expired += 1,
+            false => report.entries_dead += u64::from(!row.tombstone),
+        }
+        if row.is_shadow() && covered {
+            entry.discarded_shadow = entry.discarded_shadow.max(row.sequence);
+        }
+    }
+
+    /// Takes an expired entry out of the index, if the row is its latest record. Where its disappearance could expose
+    /// something older, it stays as a shadow. True if an entry was taken out.
+    pub(super) fn expire_row<D: Disk, C: Clock>(
+        &self,
+        shared: &Shared<D, C>,
+        row: &FooterRow,
+        at: Location,
+    ) -> bool {
+        if row.tombstone {
+            return false;
+        }
+        let id = EntryId::of(row.hash);
+        let Some(known) = shared.index.get(id) else { return false };
+        if known.location != at || known.is_shadow() {
+            return false;
+        }
+        // The clock that says so has to be durable before anything is dropped on its word (T2).
+        shared.condition.expiry_observed.store(true, Ordering::SeqCst);
+        let gone = row.first || row.sequence <= self.covered();
+        let shadow = IndexEntry { location: at, size: SizeClass::SHADOW };
+        // The writer may have replaced it meanwhile: then the entry has been rewritten and stays.
+        shared.index.replace_if(id, at, (!gone).then_some(shadow))
+    }
+
+    fn copy_survivors<D: Disk, C: Clock>(
+        &self,
+        shared: &Shared<D, C>,
+        listed: &[Listed],
+        relocation: &mut Relocation<'_, D, C>,
+        progress: &RoundProgress,
+    ) -> Result<()> {
+        let mut before = 0;
+        for victim in listed {
+            let Victim { account, recompress } = victim.victim;
+            relocation.copy(&account.identity, &victim.survivors, recompress, |offset| {
+                let share = (before + offset) as f32 / progress.bytes.max(1) as f32;
+                // To 0.65 with the bytes; sync and verification take the rest to 0.7.
+                shared.state.advance(progress.at(0.3 + 0.35 * share.min(1.0)));
+                self.check_stop(shared)
+            })?;
+            before += victim_bytes(&victim.victim);
+        }
+        relocation.finish_output()
+    }
+
+    /// Names the outputs, commits, and repoints the index. On an error before the commit everything is undone.
+    fn install<D: Disk, C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        listed: &[Listed],
+        relocation: Relocation<'_, D, C>,
+        watermark: u64,
+        report: &mut CompactionReport,
+    ) -> Result<u64> {
+        let dir = &shared.config.dir;
+        let committed = self.publish(shared, &relocation).and_then(|()| {
+            self.commit(Edit::Replace {
+                add: relocation.finished.iter().map(|finished| finished.entry.clone()).collect(),
+                drop: listed.iter().map(|victim| victim.victim.account.identity.segment_id).collect(),
+                watermark,
+            })
+        });
+        let edit = match committed {
+            Ok(edit) => edit,
+            // The commit may or may not be on disk: both sets of files stay for the next start to choose from.
+            Err(error) if error.is_read_only() || error.is_closed() => return Err(error),
+            Err(error) => {
+                relocation.discard();
+                return Err(error);
+            }
+        };
+        self.watermark = watermark;
+        for moved in &relocation.moved {
+            if !shared.index.replace_if(moved.id, moved.from, Some(moved.to)) {
+                shared.slab.note_dead_bytes(moved.to.location.slot, 1, moved.bytes);
+            }
+        }
+        for survivor in &relocation.damaged {
+            shared.index.replace_if(EntryId::of(survivor.row.hash), survivor.from, None);
+        }
+        report.entries_copied += relocation.moved.len() as u64;
+        report.entries_recompressed += relocation.recompressed;
+        report.entries_damaged += relocation.damaged.len() as u64;
+        report.segments_written += relocation.finished.len() as u64;
+        report.bytes_after +=
+            relocation.finished.iter().map(|finished| finished.allocated_bytes).sum::<u64>();
+        tracing::debug!(dir = %dir.display(), edit, "compaction committed");
+        Ok(edit)
+    }
+
+    /// Gives the outputs their names and opens them for readers; the index does not point at them yet.
+    fn publish<D: Disk, C: Clock>(
+        &self,
+        shared: &Shared<D, C>,
+        relocation: &Relocation<'_, D, C>,
+    ) -> Result<()> {
+        let dir = &shared.config.dir;
+        for finished in &relocation.finished {
+            let identity = finished.entry.identity;
+            let path = names::segment(dir, identity.segment_id);
+            let temporary = names::temporary(&path);
+            shared.disk.rename(&temporary, &path).map_err(|error| Error::io("rename", &temporary, error))?;
+            let file = shared.disk.open_read(&path).map_err(|error| Error::io("open", &path, error))?;
+            shared.slab.install(finished.entry.slot, OpenSegment { identity, file }, finished.summary, true);
+        }
+        if relocation.finished.is_empty() {
+            return Ok(());
+        }
+        shared.disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))
+    }
+
+    /// Closes and deletes the victims. What cannot be deleted is an orphan for the next start.
+    fn retire<D: Disk, C: Clock>(
+        &self,
+        shared: &Shared<D, C>,
+        listed: &[Listed],
+        written: u64,
+        report: &mut CompactionReport,
+    ) {
+        let mut freed = 0;
+        let damaged = listed.iter().filter(|victim| victim.damaged);
+        sweep_slots(shared, &damaged.map(|victim| victim.victim.account.slot).collect::<Vec<_>>());
+        for victim in listed {
+            freed += remove_segment(shared, &victim.victim.account);
+        }
+        sync_removals(shared);
+        report.segments_removed += listed.len() as u64;
+        report.bytes_before += freed;
+        report.bytes_reclaimed = report.bytes_before as i64 - report.bytes_after as i64;
+        let reclaimed = freed.saturating_sub(written);
+        shared.state.add_reclaimed(reclaimed);
+        count(&shared.counters.bytes_reclaimed, reclaimed);
+    }
+
+    /// Saves the index, if that lets the victims' shadows go and costs little beside what it frees.
+    pub(super) fn cover_shadows<D: Disk, C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        rounds: &[Vec<Victim>],
+        trigger: Trigger,
+    ) -> Result<()> {
+        let victims = || rounds.iter().flatten();
+        let covered = self.covered();
+        if victims().all(|victim| victim.account.summary.shadow_max <= covered) {
+            return Ok(());
+        }
+        let entries = shared.index.len() + shared.index.shadows();
+        let cost = (entries * SNAPSHOT_ENTRY_BYTES) as f64;
+        let bytes: u64 = victims().map(victim_bytes).sum();
+        if trigger == Trigger::Requested || cost <= COVERING_SHARE_MAX * bytes as f64 {
+            self.cover_all(shared)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a round stands in the whole task.
+pub(super) struct RoundProgress {
+    pub before: u64,
+    pub bytes: u64,
+    pub total: u64,
+}
+
+impl RoundProgress {
+    /// The task's progress when the round's own is `round`; the victims of all rounds were chosen at 0.1.
+    fn at(&self, round: f32) -> f32 {
+        let (before, bytes, total) = (self.before as f32, self.bytes as f32, self.total.max(1) as f32);
+        if self.bytes >= self.total {
+            return round;
+        }
+        0.1 + 0.9 * (before + bytes * round) / total
+    }
+}
+
+/// A victim and what it holds.
+struct Listed {
+    victim: Victim,
+    survivors: Vec<Survivor>,
+    /// Highest covered shadow that is left behind.
+    discarded_shadow: u64,
+    damaged: bool,
+}
+
+pub(super) fn victim_bytes(victim: &Victim) -> u64 {
+    victim.account.summary.record_bytes()
+}

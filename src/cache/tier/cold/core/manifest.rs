@@ -1,0 +1,292 @@
+//! The manifest on disk: which segments, dictionaries and snapshots are in force.
+//!
+//! Owner: the writer. An edit counts once `append` and `sync` have returned. Order of a roll (M2): the new manifest
+//! and its name durable, `CURRENT` replaced and durable, then the old one unlinked; a crash at any line leaves a
+//! `CURRENT` that names a whole manifest, or none and exactly one state to choose from.
+
+use std::path::{Path, PathBuf};
+
+use super::names::{self, FileKind};
+use crate::cache::tier::cold::serialization::edit::{
+    Edit, ManifestState, check_manifest_header, decode_edits, encode_edit, manifest_header,
+};
+use crate::cache::tier::cold::serialization::{FormatError, open_block, seal_block};
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{Disk, DiskFile, read_all};
+
+const CURRENT_MAGIC: &[u8; 8] = b"LARDCUR1";
+const MANIFEST_BYTES_MAX: u64 = 1 << 30;
+/// A manifest of this length, and of four times the length it started with, is rolled.
+const ROLL_BYTES: u64 = 1 << 20;
+
+/// What reading a manifest found.
+#[derive(Debug)]
+pub struct LoadedManifest {
+    /// The state after its last whole edit.
+    pub state: ManifestState,
+    /// Number of the file.
+    pub number: u64,
+    /// Where the next edit goes.
+    pub end: u64,
+    /// Nothing torn, nothing damaged: appending may go on.
+    pub clean: bool,
+    /// Edits are missing in the middle: nothing may be deleted on this manifest's word.
+    pub broken: bool,
+    /// What was met on the way.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the manifest in force; `None` in a directory that has none and never had a segment.
+///
+/// # Errors
+/// When no manifest is readable although there are segments, or the format is newer.
+pub fn load<D: Disk>(disk: &D, dir: &Path) -> Result<Option<LoadedManifest>> {
+    let files = disk.list(dir).map_err(|error| Error::io("list", dir, error))?;
+    let mut numbers: Vec<u64> = Vec::new();
+    let mut segments = 0;
+    for name in &files {
+        match names::kind_of(name) {
+            FileKind::Manifest(number) => numbers.push(number),
+            FileKind::Segment(_) => segments += 1,
+            _ => {}
+        }
+    }
+    numbers.sort_unstable();
+    let mut warnings = Vec::new();
+    let current = if files.iter().any(|name| name == names::CURRENT) {
+        read_current(disk, dir, &mut warnings)?
+    } else {
+        None
+    };
+    // Without a readable pointer, the newest readable manifest: during a roll both say the same.
+    let order: Vec<u64> = match current {
+        Some(number) => std::iter::once(number).chain(numbers.into_iter().rev()).collect(),
+        None => numbers.into_iter().rev().collect(),
+    };
+    for number in order {
+        match load_number(disk, dir, number) {
+            Ok(mut loaded) => {
+                loaded.warnings.splice(0..0, warnings);
+                return Ok(Some(loaded));
+            }
+            Err(error) if error.kind() == ErrorKind::Corruption => warnings.push(error.to_string()),
+            Err(error) => return Err(error),
+        }
+    }
+    if segments == 0 {
+        return Ok(None);
+    }
+    Err(Error::corruption(format!(
+        "{}: {segments} segment files and no readable manifest ({}); move them away to start anew",
+        dir.display(),
+        warnings.join("; "),
+    )))
+}
+
+fn read_current<D: Disk>(disk: &D, dir: &Path, warnings: &mut Vec<String>) -> Result<Option<u64>> {
+    let path = dir.join(names::CURRENT);
+    let file = disk.open_read(&path).map_err(|error| Error::io("open", &path, error))?;
+    let bytes = read_all(&file, 4096).map_err(|error| Error::io("read", &path, error))?;
+    match open_block(CURRENT_MAGIC, &bytes) {
+        Ok(body) => Ok(body.try_into().ok().map(u64::from_le_bytes)),
+        Err(newer @ FormatError::Newer(_)) => Err(newer_format(&path, newer)),
+        Err(error) => {
+            warnings.push(format!("{}: {error}", path.display()));
+            Ok(None)
+        }
+    }
+}
+
+fn newer_format(path: &Path, error: FormatError) -> Error {
+    Error::new(ErrorKind::NewerFormat, format!("{}: {error}; nothing was changed", path.display()))
+}
+
+fn load_number<D: Disk>(disk: &D, dir: &Path, number: u64) -> Result<LoadedManifest> {
+    let path = names::manifest(dir, number);
+    let damaged = |problem: &str| Error::corruption(format!("{}: {problem}", path.display()));
+    let file = match disk.open_read(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(damaged("is missing")),
+        Err(error) => return Err(Error::io("open", &path, error)),
+    };
+    let bytes = read_all(&file, MANIFEST_BYTES_MAX).map_err(|error| Error::io("read", &path, error))?;
+    match check_manifest_header(&bytes) {
+        // The first edit vouches for the file where its header is damaged.
+        Ok(()) | Err(FormatError::Checksum | FormatError::Magic | FormatError::Invalid(_)) => {}
+        Err(newer @ FormatError::Newer(_)) => return Err(newer_format(&path, newer)),
+        Err(error) => return Err(damaged(&error.to_string())),
+    }
+    let log = decode_edits(&bytes);
+    let mut edits = log.edits.into_iter();
+    let Some((_, Edit::State(state))) = edits.next() else {
+        return Err(damaged("does not start with a whole state"));
+    };
+    let mut state = *state;
+    for (number, edit) in edits {
+        state.apply(number, &edit);
+    }
+    let mut warnings = Vec::new();
+    if log.repaired > 0 {
+        warnings.push(format!("{}: {} damaged edits read from their copies", path.display(), log.repaired));
+    }
+    if log.broken {
+        warnings.push(format!("{}: damaged at {}, later edits are lost", path.display(), log.end));
+    }
+    Ok(LoadedManifest {
+        state,
+        number,
+        end: log.end as u64,
+        clean: log.repaired == 0 && log.end == bytes.len() && check_manifest_header(&bytes).is_ok(),
+        broken: log.broken,
+        warnings,
+    })
+}
+
+/// The manifest, open for appending.
+pub struct Manifest<D: Disk> {
+    dir: PathBuf,
+    path: PathBuf,
+    number: u64,
+    file: D::File,
+    end: u64,
+    start_bytes: u64,
+    dirty: bool,
+    state: ManifestState,
+}
+
+impl<D: Disk> Manifest<D> {
+    /// Writes `state` as a new manifest file and makes it the one in force.
+    pub fn create(disk: &D, dir: &Path, number: u64, state: ManifestState) -> Result<Self> {
+        let path = names::manifest(dir, number);
+        // A leftover of a roll that was cut short: nobody names it.
+        match disk.remove(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", &path, error));
+            }
+            _ => {}
+        }
+        let file = disk.create(&path).map_err(|error| Error::io("create", &path, error))?;
+        let mut bytes = manifest_header();
+        bytes.extend_from_slice(&encode_edit(state.edit, &Edit::State(Box::new(state.clone()))));
+        file.write_full_at(&bytes, 0).map_err(|error| Error::io("write", &path, error))?;
+        file.sync().map_err(|error| Error::io("sync", &path, error))?;
+        disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
+        write_current(disk, dir, number)?;
+        let end = bytes.len() as u64;
+        Ok(Self { dir: dir.into(), path, number, file, end, start_bytes: end, dirty: false, state })
+    }
+
+    /// Goes on with a manifest that was read whole.
+    pub fn reopen(disk: &D, dir: &Path, loaded: &LoadedManifest) -> Result<Self> {
+        let path = names::manifest(dir, loaded.number);
+        let file = disk.open(&path).map_err(|error| Error::io("open", &path, error))?;
+        Ok(Self {
+            dir: dir.into(),
+            path,
+            number: loaded.number,
+            file,
+            end: loaded.end,
+            start_bytes: loaded.end,
+            dirty: false,
+            state: loaded.state.clone(),
+        })
+    }
+
+    /// The state after the last edit.
+    pub fn state(&self) -> &ManifestState {
+        &self.state
+    }
+
+    /// Whether an edit waits for its sync.
+    pub fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// Appends an edit; it counts once `sync` has returned. Returns its number.
+    ///
+    /// # Errors
+    /// When it cannot be written; then it does not count, and the next edit takes its place.
+    pub fn append(&mut self, edit: &Edit) -> Result<u64> {
+        let number = self.state.edit + 1;
+        let bytes = encode_edit(number, edit);
+        if let Err(error) = self.file.write_full_at(&bytes, self.end) {
+            let error = Error::io("append to", &self.path, error);
+            // The first copy may have been written whole: it must not come into force at the next start.
+            let blank = vec![0; bytes.len() / 2];
+            if let Err(blank_error) = self.file.write_full_at(&blank, self.end) {
+                let error = format!("{error}; and it could not be taken back: {blank_error}");
+                return Err(Error::new(ErrorKind::ReadOnly, error));
+            }
+            return Err(error);
+        }
+        self.end += bytes.len() as u64;
+        self.dirty = true;
+        self.state.apply(number, edit);
+        Ok(number)
+    }
+
+    /// Makes the edits durable.
+    ///
+    /// # Errors
+    /// When the sync fails; it is never tried again on this file: the kernel may have dropped the bytes.
+    pub fn sync(&mut self) -> Result<()> {
+        if !self.dirty {
+            return Ok(());
+        }
+        self.file.sync().map_err(|error| {
+            let error = Error::io("sync", &self.path, error);
+            Error::new(
+                ErrorKind::ReadOnly,
+                format!("{error}; writes are refused until the store is reopened"),
+            )
+        })?;
+        self.dirty = false;
+        Ok(())
+    }
+
+    /// Whether the log has grown enough to be written anew.
+    pub fn wants_roll(&self) -> bool {
+        self.end > ROLL_BYTES && self.end > 4 * self.start_bytes
+    }
+
+    /// Starts a new file with the state alone, and removes the old one.
+    pub fn roll(&mut self, disk: &D) -> Result<()> {
+        let new = Self::create(disk, &self.dir, self.number + 1, self.state.clone())?;
+        let old = std::mem::replace(self, new);
+        disk.remove(&old.path).map_err(|error| Error::io("remove", &old.path, error))
+    }
+
+    /// Number of the file.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+fn write_current<D: Disk>(disk: &D, dir: &Path, number: u64) -> Result<()> {
+    let path = dir.join(names::CURRENT);
+    replace_file(disk, dir, &path, &seal_block(CURRENT_MAGIC, &number.to_le_bytes()))
+}
+
+/// Writes a file so that a crash leaves the old one or the new one: temporary name, sync, rename, sync the directory.
+pub fn replace_file<D: Disk>(disk: &D, dir: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = names::temporary(path);
+    match disk.remove(&temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io("remove", &temporary, error));
+        }
+        _ => {}
+    }
+    let written = (|| {
+        let file = disk.create(&temporary)?;
+        file.write_full_at(bytes, 0)?;
+        file.sync()?;
+        drop(file);
+        disk.rename(&temporary, path)?;
+        disk.sync_dir(dir)
+    })();
+    written.map_err(|error| {
+        // Best effort: what stays behind is deleted at the next start.
+        drop(disk.remove(&temporary));
+        Error::io("write", path, error)
+    })
+}

@@ -1,0 +1,12 @@
+//! What the cold tier has on disk: segments, manifest, dictionaries; how it is written, and how it is found again.
+//!
+//! `storage` is owned by the writer and is the only one that appends and commits. `recovery` reads, decides, and
+//! writes nothing. `slab` holds the open files that readers share.
+
+pub mod manifest;
+pub mod names;
+pub mod recovery;
+pub mod segment;
+pub mod slab;
+pub mod snapshot;
+pub(super) mod storage;

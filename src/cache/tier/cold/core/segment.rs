@@ -1,0 +1,229 @@
+//! Reading segments: one record, a footer, or every record of a segment that has no footer.
+//!
+//! Whatever is returned has passed its checksum for the very place it was read from.
+
+use std::io;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::cache::tier::cold::compression::{CodecId, DictionaryTable, FRAME_ROOM, decompress};
+use crate::cache::tier::cold::serialization::footer::{FooterRow, TRAILER_BYTES, VerifiedTrailer};
+use crate::cache::tier::cold::serialization::record::{
+    Place, RECORD_ALIGN, RECORD_HEADER_BYTES, RecordMeta, UnverifiedRecord, payload_sum, record_bytes,
+};
+use crate::cache::tier::cold::serialization::segment::{
+    SEGMENT_HEADER_BYTES, SegmentIdentity, SegmentSummary,
+};
+use crate::cache::tier::cold::serialization::{FormatError, Result as FormatResult};
+use crate::io::DiskFile;
+
+/// Longest segment file: one largest record in a segment of its own, and its footer.
+const SEGMENT_FILE_BYTES_MAX: u64 = 256 << 20;
+/// Behind a damaged record, the next one is looked for among records up to this size.
+const RESYNC_RECORD_BYTES: usize = 64 << 10;
+
+/// A record that has passed its checks, still in the buffer it was read into.
+#[derive(Clone, Copy, Debug)]
+pub struct VerifiedRecord {
+    /// What its header says.
+    pub meta: RecordMeta,
+    /// Its payload sum, to go with it when it is moved.
+    pub sum: u32,
+}
+
+/// Why a record could not be had.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The operating system refused.
+    Io(io::Error),
+    /// The bytes are not a record that was written there.
+    Damaged(FormatError),
+}
+
+impl From<FormatError> for ReadError {
+    fn from(error: FormatError) -> Self {
+        Self::Damaged(error)
+    }
+}
+
+impl std::fmt::Display for ReadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Damaged(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Hash of a key: 60 of its bits identify the entry.
+pub fn key_hash(key: &[u8], seed: u64) -> u64 {
+    xxh3_64_with_seed(key, seed)
+}
+
+/// Place of a record in a segment.
+pub fn place_of(identity: &SegmentIdentity, offset: u64) -> Place {
+    Place { nonce: identity.nonce, base_sequence: identity.base_sequence, offset }
+}
+
+/// Reads the record at `offset` into `buffer` (grown as needed, never shrunk): one read of `bytes_hint` bytes if the
+/// record is no larger than that, otherwise a second one.
+pub fn read_record<F: DiskFile>(
+    file: &F,
+    identity: &SegmentIdentity,
+    offset: u32,
+    bytes_hint: usize,
+    buffer: &mut Vec<u8>,
+    dictionaries: &DictionaryTable,
+) -> Result<VerifiedRecord, ReadError> {
+    let hint = bytes_hint.max(RECORD_HEADER_BYTES);
+    if buffer.len() < hint {
+        buffer.resize(hint, 0);
+    }
+    let mut got = file.read_full_at(&mut buffer[..hint], offset.into()).map_err(ReadError::Io)?;
+    let record = UnverifiedRecord::parse(&buffer[..got], identity.base_sequence)?;
+    let end = RECORD_HEADER_BYTES + record.stored_len();
+    if end > got && got == hint {
+        if buffer.len() < end {
+            buffer.resize(end, 0);
+        }
+        let rest = file.read_full_at(&mut buffer[got..end], u64::from(offset) + got as u64);
+        got += rest.map_err(ReadError::Io)?;
+    }
+    Ok(verify_at(record, &buffer[..got], identity, offset.into(), dictionaries)?)
+}
+
+/// Checks the record that `bytes` starts with.
+fn verify_at(
+    record: UnverifiedRecord,
+    bytes: &[u8],
+    identity: &SegmentIdentity,
+    offset: u64,
+    dictionaries: &DictionaryTable,
+) -> FormatResult<VerifiedRecord> {
+    let end = RECORD_HEADER_BYTES + record.stored_len();
+    let stored = bytes.get(RECORD_HEADER_BYTES..end).ok_or(FormatError::Short)?;
+    let dictionary_id = match record.dictionary() {
+        0 => 0,
+        slot => {
+            dictionaries.read(slot).as_ref().ok_or(FormatError::Invalid("dictionary: it is missing"))?.id()
+        }
+    };
+    let sum = payload_sum(dictionary_id, stored);
+    let meta = record.verify(sum, identity.nonce, offset)?;
+    Ok(VerifiedRecord { meta, sum })
+}
+
+/// Key and value of a verified record, decoded into `raw`. `bytes` is what [`read_record`] filled; the end of the
+/// header in it is overwritten.
+pub fn decode_record(
+    meta: &RecordMeta,
+    bytes: &mut [u8],
+    dictionaries: &DictionaryTable,
+    raw: &mut Vec<u8>,
+) -> FormatResult<()> {
+    let codec = CodecId::from_u8(meta.codec).ok_or(FormatError::Invalid("codec"))?;
+    let end = RECORD_HEADER_BYTES + meta.stored_len as usize;
+    let framed = bytes.get_mut(RECORD_HEADER_BYTES - FRAME_ROOM..end).ok_or(FormatError::Short)?;
+    let guard = (meta.dictionary != 0).then(|| dictionaries.read(meta.dictionary));
+    let dictionary = guard.as_ref().and_then(|guard| guard.as_ref());
+    decompress(codec, dictionary, framed, meta.raw_len as usize, raw)
+        .map_err(|_| FormatError::Invalid("compressed bytes"))
+}
+
+/// Reads and checks a segment's footer.
+pub fn read_footer<F: DiskFile>(
+    file: &F,
+    identity: &SegmentIdentity,
+) -> Result<(SegmentSummary, Vec<FooterRow>), ReadError> {
+    let trailer = read_trailer(file, identity)?;
+    let (offset, len) = trailer.rows_at();
+    let mut bytes = vec![0; len];
+    let got = file.read_full_at(&mut bytes, offset).map_err(ReadError::Io)?;
+    Ok((trailer.summary, trailer.decode_rows(&bytes[..got])?))
+}
+
+fn read_trailer<F: DiskFile>(file: &F, identity: &SegmentIdentity) -> Result<VerifiedTrailer, ReadError> {
+    let len = file.len().map_err(ReadError::Io)?;
+    let offset = len.checked_sub(TRAILER_BYTES as u64).ok_or(FormatError::Short)?;
+    let mut bytes = [0; TRAILER_BYTES];
+    let got = file.read_full_at(&mut bytes, offset).map_err(ReadError::Io)?;
+    Ok(VerifiedTrailer::decode(&bytes[..got], identity.segment_id, identity.nonce, len)?)
+}
+
+/// What reading all records of a segment found.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// The rows its footer has, or would have.
+    pub rows: Vec<FooterRow>,
+    /// What they add up to; `records_end` is the end of the last whole record.
+    pub summary: SegmentSummary,
+    /// Places where bytes were no record although records follow.
+    pub damaged: u64,
+    /// Bytes that belong to no whole record.
+    pub torn_bytes: u64,
+    /// Records whose key could not be decoded; they are in no row.
+    pub undecodable: u64,
+}
+
+/// Reads every record of a segment without its footer's help. Bytes that are no record are stepped over.
+pub fn scan_records<F: DiskFile>(
+    file: &F,
+    identity: &SegmentIdentity,
+    hash_seed: u64,
+    dictionaries: &DictionaryTable,
+) -> io::Result<Scan> {
+    let mut bytes = crate::io::read_all(file, SEGMENT_FILE_BYTES_MAX)?;
+    let mut scan = Scan::default();
+    scan.summary.records_end = SEGMENT_HEADER_BYTES as u64;
+    let mut raw = Vec::new();
+    let mut at = SEGMENT_HEADER_BYTES;
+    let mut in_step = true;
+    while at + RECORD_HEADER_BYTES < bytes.len() {
+        let Some(record) = record_at(&bytes[at..], identity, at as u64, dictionaries, in_step) else {
+            in_step = false;
+            at += RECORD_ALIGN;
+            continue;
+        };
+        if at as u64 != scan.summary.records_end {
+            scan.damaged += 1;
+            scan.torn_bytes += at as u64 - scan.summary.records_end;
+        }
+        let len = record.meta.record_bytes();
+        let end = (at + len).min(bytes.len());
+        match decode_record(&record.meta, &mut bytes[at..end], dictionaries, &mut raw) {
+            Ok(()) => {
+                let hash = key_hash(&raw[..record.meta.key_len as usize], hash_seed);
+                scan.summary.add(&record.meta);
+                scan.rows.push(FooterRow::new(hash, at as u32, &record.meta));
+            }
+            Err(_) => scan.undecodable += 1,
+        }
+        at += len;
+        in_step = true;
+        scan.summary.records_end = at as u64;
+    }
+    scan.torn_bytes += (bytes.len() as u64).saturating_sub(scan.summary.records_end);
+    Ok(scan)
+}
+
+/// The record that `bytes` starts with, if it is one. Out of step, only records of modest size are considered: every
+/// place tried costs a checksum over the length it claims.
+fn record_at(
+    bytes: &[u8],
+    identity: &SegmentIdentity,
+    offset: u64,
+    dictionaries: &DictionaryTable,
+    in_step: bool,
+) -> Option<VerifiedRecord> {
+    let record = UnverifiedRecord::parse(bytes, identity.base_sequence).ok()?;
+    if !in_step && record_bytes(record.stored_len()) > RESYNC_RECORD_BYTES {
+        return None;
+    }
+    verify_at(record, bytes, identity, offset, dictionaries).ok()
+}
+
+/// Bytes each row's record takes at most: up to the next row, or to the end of the records.
+pub fn row_bytes(rows: &[FooterRow], at: usize, records_end: u64) -> usize {
+    let end = rows.get(at + 1).map_or(records_end, |next| next.offset.into());
+    (end - u64::from(rows[at].offset)) as usize
+}

@@ -1,0 +1,155 @@
+//! Saving the index and loading it again.
+//!
+//! A snapshot is taken partition by partition while the writer goes on (fuzzy). It reflects every operation up to
+//! `covers`; of later ones it may reflect some, and recovery replays them all, so it does not matter which. The
+//! compaction worker takes it, so no compaction repoints entries meanwhile. Its edit is committed behind a barrier: by
+//! then everything it points at is durable.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::names;
+use super::slab::Slab;
+use crate::cache::tier::cold::metadata_index::{
+    CHUNK_PARTITIONS, IndexEntry, Location, MetadataIndex, SLOT_LIMIT,
+};
+use crate::cache::tier::cold::serialization::edit::SnapshotEntry;
+use crate::cache::tier::cold::serialization::snapshot::{
+    CHUNKS, SNAPSHOT_HEADER_BYTES, SnapshotHeader, decode_chunk, decode_header, decode_slot_table,
+    encode_chunk, encode_header, encode_slot_table,
+};
+use crate::error::{Error, Result};
+use crate::io::{Disk, DiskFile};
+
+/// The slot of an entry whose segment is gone: recovery repoints it, or drops it.
+pub const NOWHERE: u32 = SLOT_LIMIT - 1;
+
+/// Writes a snapshot under its final name, durable but not committed. Returns its length.
+pub fn write_snapshot<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    store_id: u64,
+    entry: &SnapshotEntry,
+    index: &MetadataIndex,
+    slab: &Slab<D::File>,
+) -> Result<u64> {
+    let path = names::snapshot(dir, entry.id);
+    let temporary = names::temporary(&path);
+    let written = write_chunks(disk, &temporary, store_id, entry, index, slab).and_then(|len| {
+        disk.rename(&temporary, &path)?;
+        disk.sync_dir(dir)?;
+        Ok(len)
+    });
+    written.map_err(|error| {
+        // What stays behind is deleted at the next start.
+        drop(disk.remove(&temporary));
+        Error::io("write", &path, error)
+    })
+}
+
+fn write_chunks<D: Disk>(
+    disk: &D,
+    path: &Path,
+    store_id: u64,
+    entry: &SnapshotEntry,
+    index: &MetadataIndex,
+    slab: &Slab<D::File>,
+) -> std::io::Result<u64> {
+    let file = disk.create(path)?;
+    let mut header = SnapshotHeader {
+        store_id,
+        snapshot_id: entry.id,
+        covers: entry.covers,
+        covers_edit: entry.covers_edit,
+        entries: 0,
+        chunk_bytes: [0; CHUNKS],
+        slot_table_bytes: 0,
+    };
+    let mut at = SNAPSHOT_HEADER_BYTES as u64;
+    for (chunk, chunk_bytes) in header.chunk_bytes.iter_mut().enumerate() {
+        let first = chunk * CHUNK_PARTITIONS;
+        let partitions: Vec<_> =
+            (first..first + CHUNK_PARTITIONS).map(|number| index.packed_partition(number as u16)).collect();
+        header.entries += partitions.iter().map(|slots| slots.len() as u64).sum::<u64>();
+        let bytes = encode_chunk(&partitions);
+        file.write_full_at(&bytes, at)?;
+        *chunk_bytes = bytes.len() as u32;
+        at += bytes.len() as u64;
+    }
+    // After the scan: it may have met segments that were opened meanwhile, and none was retired.
+    let slots: Vec<(u32, u64)> =
+        slab.accounts().iter().map(|account| (account.slot, account.identity.segment_id)).collect();
+    let table = encode_slot_table(&slots);
+    header.slot_table_bytes = table.len() as u32;
+    file.write_full_at(&table, at)?;
+    file.write_full_at(&encode_header(&header), 0)?;
+    file.sync()?;
+    Ok(at + table.len() as u64)
+}
+
+/// Fills the index from a snapshot; entries whose segment is gone get the slot [`NOWHERE`]. Returns the entries taken.
+///
+/// `segments` maps the slab slots in use to their segment numbers. On an error the index is left empty.
+///
+/// # Errors
+/// In words, when the file is missing, damaged, or another snapshot than `entry`.
+pub fn load_snapshot<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    store_id: u64,
+    entry: &SnapshotEntry,
+    segments: &HashMap<u32, u64>,
+    index: &MetadataIndex,
+) -> std::result::Result<u64, String> {
+    let taken = load_chunks(disk, dir, store_id, entry, segments, index);
+    if taken.is_err() {
+        index.clear();
+    }
+    taken.map_err(|problem| format!("{}: {problem}", names::snapshot(dir, entry.id).display()))
+}
+
+fn load_chunks<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    store_id: u64,
+    entry: &SnapshotEntry,
+    segments: &HashMap<u32, u64>,
+    index: &MetadataIndex,
+) -> std::result::Result<u64, String> {
+    let file = disk.open_read(&names::snapshot(dir, entry.id)).map_err(|error| error.to_string())?;
+    let read = |at: u64, len: usize| {
+        let mut bytes = vec![0; len];
+        let got = file.read_full_at(&mut bytes, at).map_err(|error| error.to_string())?;
+        bytes.truncate(got);
+        Ok::<_, String>(bytes)
+    };
+    let header = decode_header(&read(0, SNAPSHOT_HEADER_BYTES)?).map_err(|error| error.to_string())?;
+    if (header.store_id, header.snapshot_id, header.covers) != (store_id, entry.id, entry.covers) {
+        return Err("it is another snapshot than the manifest names".into());
+    }
+    let chunks_bytes: u64 = header.chunk_bytes.iter().map(|bytes| u64::from(*bytes)).sum();
+    let table_at = SNAPSHOT_HEADER_BYTES as u64 + chunks_bytes;
+    if table_at + u64::from(header.slot_table_bytes) != file.len().map_err(|error| error.to_string())? {
+        return Err("its length is not what its header says".into());
+    }
+    let table = read(table_at, header.slot_table_bytes as usize)?;
+    let slots = decode_slot_table(&table).map_err(|error| format!("slot table: {error}"))?;
+    let standing: HashMap<u32, bool> =
+        slots.into_iter().map(|(slot, id)| (slot, segments.get(&slot) == Some(&id))).collect();
+    let place = |entry: IndexEntry| match standing.get(&entry.location.slot) {
+        Some(true) => entry,
+        _ => IndexEntry { location: Location { slot: NOWHERE, ..entry.location }, ..entry },
+    };
+    let (mut at, mut taken) = (SNAPSHOT_HEADER_BYTES as u64, 0);
+    for (chunk, len) in header.chunk_bytes.iter().enumerate() {
+        let bytes = read(at, *len as usize)?;
+        let partitions =
+            decode_chunk(&bytes, CHUNK_PARTITIONS).map_err(|error| format!("chunk {chunk}: {error}"))?;
+        for (number, slots) in partitions.iter().enumerate() {
+            let number = (chunk * CHUNK_PARTITIONS + number) as u16;
+            taken += index.load_partition(number, slots, place).ok_or("slots are out of order")?;
+        }
+        at += u64::from(*len);
+    }
+    Ok(taken)
+}

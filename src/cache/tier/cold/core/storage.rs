@@ -1,0 +1,376 @@
+//! The cold tier's storage: the active segment and the manifest.
+//!
+//! Owner: the writer; nobody else appends or commits. Order of a new segment (W1): its file and header, its edit, then
+//! records; all of them durable before any record is acknowledged as durable. A crash before leaves an orphan, or a
+//! tail that recovery cuts and seals.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use super::manifest::{LoadedManifest, Manifest};
+use super::names;
+use super::recovery::{Recovered, Tail};
+use super::segment::place_of;
+use super::slab::OpenSegment;
+use crate::cache::tier::cold::metadata_index::Location;
+use crate::cache::tier::cold::serialization::edit::{Edit, ManifestState, SegmentEntry};
+use crate::cache::tier::cold::serialization::footer::{FooterRow, encode_footer};
+use crate::cache::tier::cold::serialization::record::{RecordMeta, append_record};
+use crate::cache::tier::cold::serialization::segment::{
+    LogKind, SEGMENT_HEADER_BYTES, SegmentIdentity, SegmentSummary,
+};
+use crate::cache::tier::cold::shared::{Shared, count};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{Disk, DiskFile};
+
+/// A segment that is being written.
+struct ActiveSegment<F> {
+    identity: SegmentIdentity,
+    slot: u32,
+    path: PathBuf,
+    file: F,
+    /// Records that are not in the file yet.
+    buffer: Vec<u8>,
+    /// Where the buffer goes.
+    written: u64,
+    rows: Vec<FooterRow>,
+    summary: SegmentSummary,
+    /// As of the last write: what a failed write falls back to.
+    written_rows: usize,
+    written_summary: SegmentSummary,
+    /// Bytes wait for a sync.
+    dirty: bool,
+    /// Earliest expiry among the rows not published yet.
+    expiry_min_ms: u64,
+}
+
+/// The files that the writer writes.
+pub struct ColdTierStorage<D: Disk> {
+    dir: PathBuf,
+    manifest: Manifest<D>,
+    active: Option<ActiveSegment<D::File>>,
+    /// A name was made since the directory was synced.
+    names_dirty: bool,
+    /// Sequence numbers were written since they were saved.
+    clock_dirty: bool,
+}
+
+impl<D: Disk> ColdTierStorage<D> {
+    /// Starts a new store: a manifest that says it is empty.
+    pub fn create(disk: &D, dir: PathBuf, state: ManifestState) -> Result<Self> {
+        let manifest = Manifest::create(disk, &dir, 1, state)?;
+        Ok(Self { dir, manifest, active: None, names_dirty: false, clock_dirty: false })
+    }
+
+    /// Puts a recovered store in order: seals its tails, forgets what is missing, deletes orphans.
+    pub fn open(disk: &D, dir: PathBuf, loaded: &LoadedManifest, found: &mut Recovered<D>) -> Result<Self> {
+        let manifest = if loaded.clean {
+            Manifest::reopen(disk, &dir, loaded)?
+        } else {
+            // Never append behind bytes that were not read as edits.
+            Manifest::create(disk, &dir, loaded.number + 1, loaded.state.clone())?
+        };
+        let mut storage = Self { dir, manifest, active: None, names_dirty: false, clock_dirty: false };
+        let mut dropped: Vec<u64> = found.missing.clone();
+        for tail in std::mem::take(&mut found.tails) {
+            if tail.rows.is_empty() {
+                dropped.push(tail.segment_id);
+            } else {
+                storage.seal_tail(disk, tail, found)?;
+            }
+        }
+        if !dropped.is_empty() || found.watermark > storage.manifest.state().watermark {
+            let drop = dropped.clone();
+            storage.manifest.append(&Edit::Replace { add: Vec::new(), drop, watermark: found.watermark })?;
+        }
+        storage.manifest.sync()?;
+        for segment_id in dropped {
+            storage.forget(disk, segment_id, loaded, found)?;
+        }
+        storage.remove_leftovers(disk, loaded, found)?;
+        Ok(storage)
+    }
+
+    /// A cut tail is sealed where it ends, and never appended to.
+    fn seal_tail(&mut self, disk: &D, tail: Tail, found: &Recovered<D>) -> Result<()> {
+        let entry = &self.manifest.state().segments[&tail.segment_id];
+        let (identity, slot) = (entry.identity, entry.slot);
+        let mut summary = tail.summary;
+        let path = names::segment(&self.dir, tail.segment_id);
+        if !tail.has_footer {
+            let file = disk.open(&path).map_err(|error| Error::io("open", &path, error))?;
+            let written = (|| {
+                let footer_at = file.len()?.max(summary.records_end).next_multiple_of(4);
+                let footer =
+                    encode_footer(tail.segment_id, identity.nonce, footer_at, &tail.rows, &mut summary);
+                file.write_full_at(&footer, footer_at)?;
+                file.sync()
+            })();
+            written.map_err(|error| Error::io("seal", &path, error))?;
+        } else {
+            // The footer was written, but nothing says that it was synced.
+            let file = disk.open(&path).map_err(|error| Error::io("open", &path, error))?;
+            file.sync().map_err(|error| Error::io("sync", &path, error))?;
+        }
+        found.slab.publish(slot, summary, true, u64::MAX);
+        self.manifest.append(&Edit::SealSegment { segment_id: tail.segment_id, summary })?;
+        Ok(())
+    }
+
+    fn forget(&self, disk: &D, segment_id: u64, loaded: &LoadedManifest, found: &Recovered<D>) -> Result<()> {
+        let slot = loaded.state.segments[&segment_id].slot;
+        found.slab.retire(slot);
+        found.slab.release(slot);
+        let path = names::segment(&self.dir, segment_id);
+        match disk.remove(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes what an interrupted task left behind; nothing, if the manifest has lost edits: the file may be needed.
+    fn remove_leftovers(&self, disk: &D, loaded: &LoadedManifest, found: &mut Recovered<D>) -> Result<()> {
+        if loaded.broken {
+            return Ok(());
+        }
+        let mut leftovers = std::mem::take(&mut found.orphans);
+        let names = disk.list(&self.dir).map_err(|error| Error::io("list", &self.dir, error))?;
+        leftovers.extend(names.into_iter().filter(|name| match names::kind_of(name) {
+            names::FileKind::Manifest(number) => number != self.manifest.number(),
+            _ => false,
+        }));
+        for name in &leftovers {
+            let path = self.dir.join(name);
+            disk.remove(&path).map_err(|error| Error::io("remove", &path, error))?;
+        }
+        found.stats.orphans_removed = leftovers.len() as u64;
+        Ok(())
+    }
+
+    /// The manifest's state.
+    pub fn state(&self) -> &ManifestState {
+        self.manifest.state()
+    }
+
+    /// Makes sure that a record fits into the active segment; seals a full one and opens a new one. Returns where the
+    /// record will be. Nothing may be left in the buffer when a segment is sealed (the writer hands over first).
+    pub fn place<C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        record_bytes: usize,
+        base_sequence: u64,
+        sequence: u64,
+    ) -> Result<Location> {
+        if self.wants_seal(shared.config.segment_bytes, record_bytes, sequence) {
+            self.seal(shared)?;
+        }
+        let active = match &mut self.active {
+            Some(active) => active,
+            None => {
+                let opened = self.open_segment(shared, base_sequence)?;
+                self.active.insert(opened)
+            }
+        };
+        Ok(Location { slot: active.slot, offset: (active.written + active.buffer.len() as u64) as u32 })
+    }
+
+    /// Whether the active segment has to be sealed before a record of this size and sequence number.
+    pub fn wants_seal(&self, segment_bytes: u64, record_bytes: usize, sequence: u64) -> bool {
+        self.active.as_ref().is_some_and(|active| {
+            let end = active.written + (active.buffer.len() + record_bytes) as u64;
+            let fits = end <= segment_bytes || active.rows.is_empty();
+            !fits || u32::try_from(sequence - active.identity.base_sequence).is_err()
+        })
+    }
+
+    /// Appends a record to the buffer, at the place that `place` has named.
+    pub fn append(&mut self, hash: u64, meta: &RecordMeta, stored: &[u8], sum: u32) {
+        let active = self.active.as_mut().expect("place has opened a segment");
+        let offset = active.written + active.buffer.len() as u64;
+        append_record(&mut active.buffer, meta, stored, sum, place_of(&active.identity, offset));
+        active.rows.push(FooterRow::new(hash, offset as u32, meta));
+        active.summary.add(meta);
+        active.summary.records_end = active.written + active.buffer.len() as u64;
+        if meta.expires_at_ms != 0 {
+            active.expiry_min_ms = active.expiry_min_ms.min(meta.expires_at_ms);
+        }
+    }
+
+    /// Bytes in the buffer.
+    pub fn buffered_bytes(&self) -> usize {
+        self.active.as_ref().map_or(0, |active| active.buffer.len())
+    }
+
+    fn open_segment<C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        base_sequence: u64,
+    ) -> Result<ActiveSegment<D::File>> {
+        let slot = shared.slab.reserve().ok_or_else(|| {
+            Error::new(ErrorKind::Io, "a quarter of a million segments are open: use larger segments")
+        })?;
+        let identity = SegmentIdentity {
+            store_id: shared.store_id,
+            segment_id: shared.take_file_id(),
+            nonce: fastrand::u64(..),
+            base_sequence,
+            log: LogKind::Fresh,
+            group: 0,
+        };
+        let path = names::segment(&self.dir, identity.segment_id);
+        let opened = (|| {
+            let file = shared.disk.create(&path)?;
+            file.write_full_at(&identity.encode(), 0)?;
+            Ok((file, shared.disk.open_read(&path)?))
+        })();
+        let opened = opened.map_err(|error| Error::io("create", &path, error)).and_then(|files| {
+            let entry = SegmentEntry { identity, slot, added_by: 0, sealed: None };
+            self.manifest.append(&Edit::AddSegment(entry)).map(|_| files)
+        });
+        let (file, reader) = match opened {
+            Ok(files) => files,
+            Err(error) => {
+                // What stays behind is an orphan that the next start deletes.
+                drop(shared.disk.remove(&path));
+                shared.slab.release(slot);
+                return Err(error);
+            }
+        };
+        self.names_dirty = true;
+        let summary =
+            SegmentSummary { records_end: SEGMENT_HEADER_BYTES as u64, ..SegmentSummary::default() };
+        shared.slab.install(slot, OpenSegment { identity, file: reader }, summary, false);
+        Ok(ActiveSegment {
+            identity,
+            slot,
+            path,
+            file,
+            buffer: Vec::new(),
+            written: SEGMENT_HEADER_BYTES as u64,
+            rows: Vec::new(),
+            summary,
+            written_rows: 0,
+            written_summary: summary,
+            dirty: true,
+            expiry_min_ms: u64::MAX,
+        })
+    }
+
+    /// Writes the buffer: one write.
+    ///
+    /// # Errors
+    /// When it fails; then `discard` forgets the buffered records and the next ones are written in their place.
+    pub fn write_out<C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        if active.buffer.is_empty() {
+            return Ok(());
+        }
+        active.dirty = true;
+        active
+            .file
+            .write_full_at(&active.buffer, active.written)
+            .map_err(|error| Error::io("append to", &active.path, error))?;
+        count(&shared.counters.segment_bytes_written, active.buffer.len() as u64);
+        active.written += active.buffer.len() as u64;
+        active.buffer.clear();
+        active.written_rows = active.rows.len();
+        active.written_summary = active.summary;
+        shared.slab.publish(active.slot, active.summary, false, active.expiry_min_ms);
+        active.expiry_min_ms = u64::MAX;
+        self.clock_dirty = true;
+        Ok(())
+    }
+
+    /// Forgets the records that a failed write left in the buffer.
+    pub fn discard(&mut self) {
+        if let Some(active) = &mut self.active {
+            active.buffer.clear();
+            active.rows.truncate(active.written_rows);
+            active.summary = active.written_summary;
+            active.expiry_min_ms = u64::MAX;
+        }
+    }
+
+    /// Completes the active segment: footer, sync, edit. A crash in between leaves a tail.
+    pub fn seal<C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
+        self.write_out(shared)?;
+        let Some(active) = &mut self.active else { return Ok(()) };
+        if active.rows.is_empty() {
+            return Ok(());
+        }
+        let mut summary = active.summary;
+        let ActiveSegment { identity, rows, written, .. } = active;
+        let footer = encode_footer(identity.segment_id, identity.nonce, *written, rows, &mut summary);
+        active
+            .file
+            .write_full_at(&footer, active.written)
+            .map_err(|error| Error::io("seal", &active.path, error))?;
+        count(&shared.counters.segment_bytes_written, footer.len() as u64);
+        active.file.sync().map_err(|error| sync_failed(&active.path, error))?;
+        let segment_id = active.identity.segment_id;
+        self.manifest.append(&Edit::SealSegment { segment_id, summary })?;
+        shared.slab.publish(active.slot, summary, true, u64::MAX);
+        self.active = None;
+        Ok(())
+    }
+
+    /// Makes everything written so far durable, and saves the clock with it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ReadOnly`] when a sync fails: what the kernel has dropped cannot be known, so nothing may be
+    /// acknowledged on these files again.
+    pub fn sync<C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
+        self.write_out(shared)?;
+        if let Some(active) = &mut self.active
+            && active.dirty
+        {
+            active.file.sync().map_err(|error| sync_failed(&active.path, error))?;
+            active.dirty = false;
+        }
+        if self.names_dirty {
+            shared.disk.sync_dir(&self.dir).map_err(|error| sync_failed(&self.dir, error))?;
+            self.names_dirty = false;
+        }
+        if self.clock_dirty || shared.condition.expiry_observed.swap(false, Ordering::SeqCst) {
+            let clock_ms = shared.clock.now_ms();
+            self.manifest
+                .append(&Edit::SaveClock { clock_ms, next_sequence: shared.in_flight.next_sequence() })?;
+            self.clock_dirty = false;
+        }
+        self.manifest.sync()?;
+        if self.manifest.wants_roll() {
+            self.manifest.roll(&shared.disk)?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything so far durable, then an edit: the commit point.
+    pub fn commit<C: Clock>(&mut self, shared: &Shared<D, C>, edit: &Edit) -> Result<u64> {
+        self.sync(shared)?;
+        let number = self.manifest.append(edit)?;
+        self.manifest.sync()?;
+        Ok(number)
+    }
+
+    /// Whether something waits for a sync.
+    pub fn is_dirty(&self) -> bool {
+        self.clock_dirty
+            || self.names_dirty
+            || self.manifest.is_dirty()
+            || self.active.as_ref().is_some_and(|active| active.dirty || !active.buffer.is_empty())
+    }
+
+    /// The active segment's slot, number, rows and end of records.
+    pub fn active_rows(&self) -> Option<(u32, u64, &[FooterRow], u64)> {
+        let active = self.active.as_ref()?;
+        Some((active.slot, active.identity.segment_id, &active.rows, active.summary.records_end))
+    }
+}
+
+fn sync_failed(path: &std::path::Path, error: std::io::Error) -> Error {
+    let error = Error::io("sync", path, error);
+    Error::new(ErrorKind::ReadOnly, format!("{error}; writes are refused until the store is reopened"))
+}

@@ -1,0 +1,587 @@
+//! `ColdTier`: what callers hold. Reads happen on their threads; writes leave as one message.
+
+use std::cell::RefCell;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::compression::compress;
+use super::core::segment::{decode_record, key_hash, read_record};
+use super::crew::Crew;
+use super::in_flight::EncodedRecord;
+use super::iter::Iter;
+use super::message::{TaskRequest, WriteRequest};
+use super::metadata_index::EntryId;
+use super::report::{CompactionTask, CompressionChoice, TaskReport};
+use super::serialization::record::{RECORD_HEADER_BYTES, RecordMeta, payload_sum};
+use super::shared::{Shared, count};
+use super::state::CompactionState;
+use super::view::{SegmentInfo, cold_stats, compression_choice, segment_infos};
+use super::writer::tombstone;
+use crate::cache::stats::ColdStats;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{ColdTierConfig, Durability, TTL_LIMIT};
+use crate::error::{Error, Result};
+use crate::io::{Disk, OsDisk};
+
+/// What a record costs in the queue besides its bytes.
+const QUEUE_OVERHEAD_BYTES: u64 = 256;
+/// Read buffers larger than this are given back after use.
+const BUFFER_BYTES_KEPT: usize = 1 << 20;
+/// Lookups of one key that may fail in a row because its record is being moved before it is given up as damaged.
+const LOOKUP_ATTEMPTS: usize = 1000;
+
+thread_local! {
+    /// Each thread reads into a buffer of its own: a hit allocates its result and nothing else.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Remaining life of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub enum Ttl {
+    /// It does not expire.
+    Never,
+    /// It expires after this time.
+    Remaining(Duration),
+}
+
+/// An entry, as `iter` yields it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub key: Bytes,
+    /// Its value.
+    pub value: Bytes,
+    /// When it expires, in unix milliseconds of the store's clock; `None` = never.
+    pub expires_at_ms: Option<u64>,
+}
+
+/// The cache tier on disk.
+///
+/// An owned value: all methods take `&self`, any number of threads may call them. It owns two worker threads, which
+/// end when it is closed or dropped.
+///
+/// # What a crash can lose
+/// After a process kill: writes that were still in the queue (none after `flush`, none with [`Durability::Always`]).
+/// After a power cut: writes since the last sync (at most one interval). Per key, what is found again is the state
+/// after some prefix of the accepted operations; a delete or overwrite that was synced never comes undone, and what has
+/// expired stays expired.
+///
+/// ```
+/// # fn main() -> larder::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// use larder::{ColdTier, ColdTierConfig};
+/// use std::time::Duration;
+///
+/// let cold = ColdTier::open(ColdTierConfig::new(dir.path()))?;
+/// cold.insert(b"key", b"value")?;
+/// cold.insert_with_ttl(b"session", b"token", Duration::from_secs(60))?;
+/// assert_eq!(cold.get(b"key")?.as_deref(), Some(&b"value"[..]));
+/// cold.remove(b"key")?;
+/// assert_eq!(cold.get(b"key")?, None);
+/// cold.close()?;
+/// # Ok(()) }
+/// ```
+pub struct ColdTier<D: Disk = OsDisk, C: Clock = SystemClock> {
+    crew: Crew<Shared<D, C>>,
+    /// `None` once closed.
+    writer: Option<Sender<WriteRequest>>,
+    worker: Option<Sender<TaskRequest>>,
+    /// Released after the workers have ended: fields drop in this order, and `shut_down` has joined them before.
+    _lock: D::Lock,
+}
+
+/// How a lookup ended.
+pub(super) enum Lookup {
+    /// Key and value, with what the record's header says.
+    Found(RecordMeta, Vec<u8>),
+    /// No such entry.
+    Absent,
+    /// An entry past its time.
+    Expired,
+    /// Another key with the same 60 bits of hash.
+    Collision,
+    /// Its bytes are damaged.
+    Damaged,
+}
+
+impl ColdTier {
+    /// Opens the store in the configured directory: creates it if there is none, otherwise recovers it.
+    ///
+    /// # Errors
+    /// `is_config` for a bad value (nothing was touched), `is_locked` if another store has the directory,
+    /// [`ErrorKind::NewerFormat`](crate::ErrorKind::NewerFormat) for files of a newer version (left untouched), or
+    /// what the operating system refused. Damage is no error: it is counted in [`ColdStats::recovery`].
+    pub fn open(config: ColdTierConfig) -> Result<Self> {
+        Self::open_with(config, OsDisk, SystemClock::default())
+    }
+}
+
+impl<D: Disk, C: Clock> ColdTier<D, C> {
+    /// Opens the store on another disk or by another clock: for tests and simulations.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_with(config: ColdTierConfig, disk: D, clock: C) -> Result<Self> {
+        let opened = super::open::open(config, disk, clock)?;
+        Ok(Self {
+            crew: opened.crew,
+            writer: Some(opened.writer),
+            worker: Some(opened.worker),
+            _lock: opened.lock,
+        })
+    }
+
+    /// Inserts an entry, or replaces it, with the default time to live of the configuration, if there is one.
+    ///
+    /// Returns when every later `get` sees it, and when it is durable if the configuration says `Always`. One message
+    /// to the writer, about the cost of compressing the value.
+    ///
+    /// # Errors
+    /// `is_config` for a key or value outside its limits, `is_busy`, `is_full`, `is_read_only`, `is_closed`; after any
+    /// of these nothing has changed. With `Always`, also what kept the entry from becoming durable.
+    pub fn insert(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.insert_for(key, value, self.crew.config.default_ttl)
+    }
+
+    /// Inserts an entry that expires after `ttl` (rounded up to the millisecond; 1 ms to 100 years).
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert), and `is_config` for a time to live outside its limits.
+    pub fn insert_with_ttl(&self, key: &[u8], value: &[u8], ttl: Duration) -> Result<()> {
+        if ttl.is_zero() || ttl > TTL_LIMIT {
+            return Err(Error::config("ttl", format!("{ttl:?} is outside 1 ms to 100 years")));
+        }
+        self.insert_for(key, value, Some(ttl))
+    }
+
+    fn insert_for(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
+        let shared = &*self.crew;
+        self.check_key(key)?;
+        let value_max = shared.config.value_bytes_max;
+        if value.len() > value_max {
+            return Err(Error::config("value", format!("{} bytes, more than {value_max}", value.len())));
+        }
+        shared.condition.check_writable()?;
+        let raw_len = key.len() + value.len();
+        // Room is reserved before anything changes; what compression saves is given back.
+        let reserved = raw_len as u64 + QUEUE_OVERHEAD_BYTES;
+        shared.budget.reserve(reserved)?;
+        let expires_at_ms = ttl.map_or(0, |ttl| shared.clock.now_ms() + millis_up(ttl));
+        // Held until the record is sent, and only for the parameters in force: so a dictionary that has gone out of
+        // force is free to go once its lock and the queue are.
+        let (parameters, dictionary) = loop {
+            let parameters = shared.parameters();
+            let dictionary = shared.dictionaries.read(parameters.dictionary);
+            if shared.parameters() == parameters {
+                break (parameters, dictionary);
+            }
+        };
+        let encoded = compress(key, value, parameters, dictionary.as_ref(), 0);
+        let dictionary_id = match encoded.dictionary {
+            0 => 0,
+            _ => dictionary.as_ref().map_or(0, |dictionary| dictionary.id()),
+        };
+        let meta = RecordMeta {
+            sequence: 0,
+            expires_at_ms,
+            key_len: key.len() as u32,
+            raw_len: raw_len as u32,
+            stored_len: encoded.stored.len() as u32,
+            codec: encoded.codec as u8,
+            dictionary: encoded.dictionary,
+            tombstone: false,
+            first: false,
+        };
+        let sum = payload_sum(dictionary_id, &encoded.stored);
+        let hash = key_hash(key, shared.hash_seed);
+        let charge = meta.stored_len as u64 + QUEUE_OVERHEAD_BYTES;
+        shared.budget.give_back(reserved - charge);
+        count(&shared.counters.inserts, 1);
+        count(&shared.counters.raw_bytes_inserted, raw_len as u64);
+        count(&shared.counters.stored_bytes_inserted, meta.record_bytes() as u64);
+        let record = EncodedRecord { meta, hash, stored: Bytes::from(encoded.stored), sum };
+        let wait = self.send(record, charge)?;
+        drop(dictionary);
+        self.wait_durable(wait)
+    }
+
+    /// Puts a record in flight and sends it. The in-flight map's lock is released before the channel is touched.
+    fn send(&self, record: EncodedRecord, charge: u64) -> Result<Option<Receiver<Result<()>>>> {
+        let (ack, wait) = match self.crew.config.durability {
+            Durability::Always => {
+                let (ack, wait) = bounded(1);
+                (Some(ack), Some(wait))
+            }
+            _ => (None, None),
+        };
+        let record = self.crew.in_flight.place(record);
+        self.writer()?.send(WriteRequest::Append { record, charge, ack }).map_err(|_| Error::closed())?;
+        Ok(wait)
+    }
+
+    fn wait_durable(&self, wait: Option<Receiver<Result<()>>>) -> Result<()> {
+        match wait {
+            Some(wait) => wait.recv().map_err(|_| Error::closed())?,
+            None => Ok(()),
+        }
+    }
+
+    /// Removes an entry. Returns when no later `get` can see it; removing what is not there is no error.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    pub fn remove(&self, key: &[u8]) -> Result<()> {
+        let shared = &*self.crew;
+        self.check_key(key)?;
+        shared.condition.check_writable()?;
+        let hash = key_hash(key, shared.hash_seed);
+        let id = EntryId::of(hash);
+        // First in flight, then in the index: a record moves the other way.
+        let known = shared.in_flight.get(id).is_some()
+            || shared.index.get(id).is_some_and(|entry| !entry.is_shadow());
+        if !known {
+            return Ok(());
+        }
+        let charge = key.len() as u64 + QUEUE_OVERHEAD_BYTES;
+        shared.budget.reserve(charge)?;
+        count(&shared.counters.removes, 1);
+        let wait = self.send(tombstone(hash, key, 0), charge)?;
+        self.wait_durable(wait)
+    }
+
+    /// The value of a key: on the caller's thread, about one positional read.
+    ///
+    /// A damaged record is a miss (counted in [`ColdStats::damaged_misses`]); an expired one is a miss from the very
+    /// millisecond.
+    ///
+    /// # Errors
+    /// `is_config` for a key outside its limits, `is_closed`, or a read that the operating system refused.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        let counters = &self.crew.counters;
+        match self.lookup(key)? {
+            Lookup::Found(meta, raw) => {
+                count(&counters.hits, 1);
+                let mut bytes = Bytes::from(raw);
+                bytes.advance(meta.key_len as usize);
+                return Ok(Some(bytes));
+            }
+            Lookup::Absent => {}
+            Lookup::Expired => count(&counters.expired_misses, 1),
+            Lookup::Collision => count(&counters.collision_misses, 1),
+            Lookup::Damaged => count(&counters.damaged_misses, 1),
+        }
+        count(&counters.misses, 1);
+        Ok(None)
+    }
+
+    /// Whether a `get` of this key would find a value. Costs as much; hits and misses are not counted.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn contains_key(&self, key: &[u8]) -> Result<bool> {
+        Ok(matches!(self.lookup(key)?, Lookup::Found(..)))
+    }
+
+    /// How long an entry has still to live; `None` if there is no such entry. Costs a `get`.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn ttl(&self, key: &[u8]) -> Result<Option<Ttl>> {
+        Ok(match self.lookup(key)? {
+            Lookup::Found(meta, _) if meta.expires_at_ms == 0 => Some(Ttl::Never),
+            Lookup::Found(meta, _) => {
+                let left_ms = meta.expires_at_ms.saturating_sub(self.crew.clock.now_ms());
+                (left_ms > 0).then(|| Ttl::Remaining(Duration::from_millis(left_ms)))
+            }
+            _ => None,
+        })
+    }
+
+    fn lookup(&self, key: &[u8]) -> Result<Lookup> {
+        self.check_key(key)?;
+        let hash = key_hash(key, self.crew.hash_seed);
+        let found = lookup(&self.crew, EntryId::of(hash))?;
+        Ok(match found {
+            Lookup::Found(meta, raw) if &raw[..meta.key_len as usize] != key => Lookup::Collision,
+            found => found,
+        })
+    }
+
+    /// Entries, those included that have expired and not been cleaned up yet. Waits for the writer if something is
+    /// still in its queue.
+    pub fn len(&self) -> u64 {
+        if !self.crew.in_flight.is_empty() {
+            // A failed worker keeps its records in flight; what is in files is counted all the same.
+            drop(self.barrier(false));
+        }
+        self.crew.index.len()
+    }
+
+    /// Whether there are no entries.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All entries, in no order. Every key present throughout appears exactly once; keys inserted or removed meanwhile
+    /// may or may not appear. Memory is bounded by one partition of the index; no file is kept from being removed.
+    ///
+    /// Items are errors only where the operating system refuses to read; damaged entries are left out.
+    pub fn iter(&self) -> Iter<'_, D, C> {
+        // Everything accepted so far has to be in the index before the walk begins.
+        let ready = self.barrier(false);
+        Iter::new(&self.crew, ready)
+    }
+
+    /// Makes everything accepted before it durable.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WriteLost`](crate::ErrorKind::WriteLost), once, if accepted writes were lost; `is_full` while the
+    /// disk is full; `is_read_only` after a failed sync; `is_closed`.
+    pub fn flush(&self) -> Result<()> {
+        self.barrier(true)
+    }
+
+    fn barrier(&self, sync: bool) -> Result<()> {
+        let (reply, answer) = bounded(1);
+        self.writer()?.send(WriteRequest::Barrier { sync, reply }).map_err(|_| Error::closed())?;
+        answer.recv().map_err(|_| Error::closed())?
+    }
+
+    /// Runs a maintenance task and waits for its report. Readers and writers go on meanwhile.
+    ///
+    /// # Errors
+    /// Whatever stopped the task; it leaves the store as it was. `Cancelled` after [`cancel`](Self::cancel).
+    pub fn run(&self, task: CompactionTask) -> Result<TaskReport> {
+        let (reply, answer) = bounded(1);
+        self.request(TaskRequest::Run { task, reply: Some(reply) })?;
+        answer.recv().map_err(|_| Error::closed())?
+    }
+
+    /// Asks for a maintenance task and returns at once.
+    ///
+    /// # Errors
+    /// `is_closed`.
+    pub fn schedule(&self, task: CompactionTask) -> Result<()> {
+        self.request(TaskRequest::Run { task, reply: None })
+    }
+
+    /// Asks the running task to stop at its next record. It leaves nothing behind.
+    pub fn cancel(&self) {
+        self.crew.state.cancel();
+    }
+
+    fn request(&self, request: TaskRequest) -> Result<()> {
+        self.crew.condition.check_open()?;
+        self.worker.as_ref().ok_or_else(Error::closed)?.send(request).map_err(|_| Error::closed())
+    }
+
+    /// The state of maintenance, live: look at it as often as you like.
+    pub fn compaction_state(&self) -> &CompactionState {
+        &self.crew.state
+    }
+
+    /// Figures of the moment.
+    pub fn stats(&self) -> ColdStats {
+        cold_stats(&self.crew)
+    }
+
+    /// The segments, oldest first.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        segment_infos(&self.crew.slab)
+    }
+
+    /// How records are compressed at the moment.
+    pub fn compression(&self) -> CompressionChoice {
+        compression_choice(self.crew.parameters(), &self.crew.dictionaries)
+    }
+
+    /// The clock the store was opened with.
+    pub fn clock(&self) -> &C {
+        self.crew.clock.source()
+    }
+
+    /// The disk the store was opened on.
+    pub fn disk(&self) -> &D {
+        &self.crew.disk
+    }
+
+    /// Makes everything durable, saves the index, ends the workers and releases the directory. Dropping does the same
+    /// without telling the outcome.
+    ///
+    /// # Errors
+    /// What kept the last writes from becoming durable.
+    pub fn close(mut self) -> Result<()> {
+        self.shut_down()
+    }
+
+    /// Ends the workers without writing anything, as a kill would: for crash tests.
+    #[doc(hidden)]
+    pub fn abandon(mut self) {
+        self.crew.condition.abandoned.store(true, Ordering::SeqCst);
+        drop(self.shut_down());
+    }
+
+    fn shut_down(&mut self) -> Result<()> {
+        let (Some(writer), Some(worker)) = (self.writer.take(), self.worker.take()) else { return Ok(()) };
+        self.crew.state.close();
+        let (reply, answer) = bounded(1);
+        let saved = match worker.send(TaskRequest::Close { reply }) {
+            Ok(()) => answer.recv().unwrap_or_else(|_| Err(Error::closed())),
+            Err(_) => Err(Error::closed()),
+        };
+        drop(worker);
+        let (reply, answer) = bounded(1);
+        let flushed = match writer.send(WriteRequest::Close { reply }) {
+            Ok(()) => answer.recv().unwrap_or_else(|_| Err(Error::closed())),
+            Err(_) => Err(Error::closed()),
+        };
+        drop(writer);
+        let ended_well = self.crew.join();
+        if !ended_well {
+            return Err(Error::closed());
+        }
+        flushed.and(saved)
+    }
+
+    fn writer(&self) -> Result<&Sender<WriteRequest>> {
+        self.writer.as_ref().ok_or_else(Error::closed)
+    }
+
+    fn check_key(&self, key: &[u8]) -> Result<()> {
+        let key_max = self.crew.config.key_bytes_max;
+        if key.is_empty() || key.len() > key_max {
+            return Err(Error::config("key", format!("{} bytes, outside 1 to {key_max}", key.len())));
+        }
+        Ok(())
+    }
+}
+
+impl<D: Disk, C: Clock> Drop for ColdTier<D, C> {
+    fn drop(&mut self) {
+        if let Err(error) = self.shut_down() {
+            tracing::error!(%error, "closing the store failed");
+        }
+    }
+}
+
+impl<D: Disk, C: Clock> std::fmt::Debug for ColdTier<D, C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ColdTier").field("dir", &self.crew.config.dir).finish_non_exhaustive()
+    }
+}
+
+/// Whole milliseconds, rounded up, so that nothing expires early.
+fn millis_up(ttl: Duration) -> u64 {
+    ttl.as_nanos().div_ceil(1_000_000) as u64
+}
+
+/// The newest record of a hash.
+///
+/// In flight first, then the index, then the segment. A read that fails because the record is being written, moved or
+/// retired is followed by another look; only an entry that fails twice unchanged is damaged (invariant G1): between
+/// the two looks its in-flight copy was gone, so its bytes were in the file.
+pub(super) fn lookup<D: Disk, C: Clock>(shared: &Shared<D, C>, id: EntryId) -> Result<Lookup> {
+    shared.condition.check_open()?;
+    let mut failed = None;
+    for _ in 0..LOOKUP_ATTEMPTS {
+        if let Some(record) = shared.in_flight.get(id) {
+            return Ok(from_flight(shared, &record));
+        }
+        let reuses = shared.slab.reuses();
+        let Some(entry) = shared.index.get(id) else { return Ok(Lookup::Absent) };
+        if entry.is_shadow() {
+            return Ok(Lookup::Absent);
+        }
+        let read = read_entry(shared, entry)?;
+        // A slot given out anew in between may hold another segment than the index meant.
+        let moved = shared.slab.reuses() != reuses && shared.index.get(id) != Some(entry);
+        match read {
+            Some((meta, raw)) if !moved => {
+                return Ok(judge(shared, meta, raw));
+            }
+            Some(_) => failed = None,
+            None if failed == Some(entry) => return Ok(Lookup::Damaged),
+            None => failed = Some(entry),
+        }
+    }
+    Ok(Lookup::Damaged)
+}
+
+fn judge<D: Disk, C: Clock>(shared: &Shared<D, C>, meta: RecordMeta, raw: Vec<u8>) -> Lookup {
+    if meta.tombstone {
+        return Lookup::Absent;
+    }
+    if meta.expires_at_ms != 0 && meta.expires_at_ms <= shared.clock.now_ms() {
+        // The clock that said so has to be saved, or a restart could say otherwise.
+        if !shared.condition.expiry_observed.load(Ordering::Relaxed) {
+            shared.condition.expiry_observed.store(true, Ordering::SeqCst);
+        }
+        return Lookup::Expired;
+    }
+    Lookup::Found(meta, raw)
+}
+
+fn from_flight<D: Disk, C: Clock>(shared: &Shared<D, C>, record: &EncodedRecord) -> Lookup {
+    if record.meta.tombstone {
+        return Lookup::Absent;
+    }
+    with_buffer(|buffer| {
+        let len = RECORD_HEADER_BYTES + record.stored.len();
+        buffer.resize(buffer.len().max(len), 0);
+        buffer[RECORD_HEADER_BYTES..len].copy_from_slice(&record.stored);
+        let mut raw = Vec::new();
+        match decode_record(&record.meta, &mut buffer[..len], &shared.dictionaries, &mut raw) {
+            Ok(()) => judge(shared, record.meta, raw),
+            Err(_) => Lookup::Damaged,
+        }
+    })
+}
+
+/// Reads and decodes the record an index entry points at; `None` if there is none (any more), or a damaged one.
+fn read_entry<D: Disk, C: Clock>(
+    shared: &Shared<D, C>,
+    entry: super::metadata_index::IndexEntry,
+) -> Result<Option<(RecordMeta, Vec<u8>)>> {
+    use super::core::segment::ReadError;
+    with_buffer(|buffer| {
+        let hint = entry.size.bytes_max().unwrap_or(64 << 10);
+        let meta = {
+            let Some(guard) = shared.slab.read(entry.location.slot) else { return Ok(None) };
+            let Some(segment) = guard.as_ref() else { return Ok(None) };
+            let read = read_record(
+                &segment.file,
+                &segment.identity,
+                entry.location.offset,
+                hint,
+                buffer,
+                &shared.dictionaries,
+            );
+            match read {
+                Ok(record) => record.meta,
+                Err(ReadError::Damaged(_)) => return Ok(None),
+                Err(ReadError::Io(error)) => {
+                    let path = super::core::names::segment(&shared.config.dir, segment.identity.segment_id);
+                    return Err(Error::io("read", &path, error));
+                }
+            }
+        };
+        let end = RECORD_HEADER_BYTES + meta.stored_len as usize;
+        let mut raw = Vec::new();
+        let decoded = decode_record(&meta, &mut buffer[..end], &shared.dictionaries, &mut raw);
+        Ok(decoded.ok().map(|()| (meta, raw)))
+    })
+}
+
+fn with_buffer<T>(work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    BUFFER.with_borrow_mut(|buffer| {
+        let result = work(buffer);
+        if buffer.capacity() > BUFFER_BYTES_KEPT {
+            *buffer = Vec::new();
+        }
+        result
+    })
+}

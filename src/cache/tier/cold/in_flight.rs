@@ -1,0 +1,111 @@
+//! Records that have been accepted and are not in a file yet. Readers look here first.
+//!
+//! Sequence numbers are given out under the lock of the key's shard here, so that for one key the entry always holds
+//! its newest record (invariant Q1). The writer takes a record out only after the index points at its place in a file
+//! that has the bytes: a reader that finds nothing here finds the record, or a newer one, through the index.
+
+use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use dashmap::DashMap;
+
+use super::metadata_index::EntryId;
+use super::serialization::record::RecordMeta;
+
+/// A record on its way to a segment. `Bytes`, because the queue and the readers look at the same immutable bytes.
+#[derive(Clone, Debug)]
+pub(super) struct EncodedRecord {
+    /// Its header; the sequence number is set when the record is placed, `first` by the writer.
+    pub meta: RecordMeta,
+    /// Hash of its key.
+    pub hash: u64,
+    /// Key and value as they will be stored.
+    pub stored: Bytes,
+    /// Checksum of the stored bytes and their dictionary.
+    pub sum: u32,
+}
+
+/// The records in flight.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    records: DashMap<EntryId, EncodedRecord, ByHash>,
+    next_sequence: AtomicU64,
+}
+
+impl InFlight {
+    pub(super) fn new(next_sequence: u64) -> Self {
+        Self {
+            records: DashMap::with_hasher_and_shard_amount(ByHash, 64),
+            next_sequence: AtomicU64::new(next_sequence),
+        }
+    }
+
+    /// Gives the record its sequence number and makes it the newest of its key. Returns it, ready to be sent.
+    pub(super) fn place(&self, mut record: EncodedRecord) -> EncodedRecord {
+        let entry = self.records.entry(EntryId::of(record.hash));
+        record.meta.sequence = self.next_sequence.fetch_add(1, Ordering::SeqCst);
+        drop(entry.insert(record.clone()));
+        record
+    }
+
+    /// The newest record of a key, if it is in flight.
+    pub(super) fn get(&self, id: EntryId) -> Option<EncodedRecord> {
+        self.records.get(&id).map(|record| record.clone())
+    }
+
+    /// Takes a record out, unless a newer one of its key has taken its place.
+    pub(super) fn remove(&self, id: EntryId, sequence: u64) {
+        self.records.remove_if(&id, |_, record| record.meta.sequence == sequence);
+    }
+
+    /// Whether nothing is in flight.
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The lowest sequence number not given out yet.
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.next_sequence.load(Ordering::SeqCst)
+    }
+
+    /// Gives out a sequence number for a record of the writer's own, unless a newer record of the key is in flight.
+    pub(super) fn sequence_for_writer(&self, id: EntryId) -> Option<u64> {
+        // The entry's lock keeps a caller from placing a record of this key in between.
+        match self.records.entry(id) {
+            dashmap::Entry::Occupied(_) => None,
+            dashmap::Entry::Vacant(_) => Some(self.next_sequence.fetch_add(1, Ordering::SeqCst)),
+        }
+    }
+}
+
+/// Entry identities are hashes already; multiplying spreads their low bits over the shards.
+#[derive(Clone, Copy, Debug, Default)]
+struct ByHash;
+
+#[derive(Debug)]
+struct ByHashHasher(u64);
+
+impl BuildHasher for ByHash {
+    type Hasher = ByHashHasher;
+
+    fn build_hasher(&self) -> ByHashHasher {
+        ByHashHasher(0)
+    }
+}
+
+impl Hasher for ByHashHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0 ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}

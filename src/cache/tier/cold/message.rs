@@ -1,0 +1,50 @@
+//! What may be asked of the two workers. Every request that waits carries the sender of its answer.
+
+use crossbeam_channel::Sender;
+
+use super::in_flight::EncodedRecord;
+use super::report::{CompactionTask, TaskReport};
+use super::serialization::edit::Edit;
+use super::serialization::footer::FooterRow;
+use crate::error::Result;
+
+/// Asked of the writer, by callers and by the compaction worker. Answered in the order of the queue.
+pub(super) enum WriteRequest {
+    /// Append a record that is in flight. `ack` is answered once it is durable (`Durability::Always`).
+    Append { record: EncodedRecord, charge: u64, ack: Option<Sender<Result<()>>> },
+    /// Hand everything before this to the kernel; if `sync`, make it durable too.
+    Barrier { sync: bool, reply: Sender<Result<()>> },
+    /// Seal the active segment, if it holds a record.
+    Seal { reply: Sender<Result<()>> },
+    /// The rows of the active segment whose time has passed.
+    ExpiredRows { now_ms: u64, reply: Sender<Result<Option<ActiveRows>>> },
+    /// Make everything before this durable, then the edit: the commit point of every task. Answers its number.
+    Commit { edit: Edit, reply: Sender<Result<Committed>> },
+    /// Hand over, seal, make durable, end. Nothing comes after it.
+    Close { reply: Sender<Result<()>> },
+}
+
+/// What the manifest says after a commit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Committed {
+    /// Number of the edit.
+    pub edit: u64,
+}
+
+/// Rows of the active segment.
+pub(super) struct ActiveRows {
+    /// Its slab slot.
+    pub slot: u32,
+    /// Number of the segment.
+    pub segment_id: u64,
+    /// The rows asked for, with the bytes their records take.
+    pub rows: Vec<(FooterRow, u64)>,
+}
+
+/// Asked of the compaction worker.
+pub(super) enum TaskRequest {
+    /// Run a task; `reply` is absent when nobody waits.
+    Run { task: CompactionTask, reply: Option<Sender<Result<TaskReport>>> },
+    /// Save the index if that is worth it, then end.
+    Close { reply: Sender<Result<()>> },
+}

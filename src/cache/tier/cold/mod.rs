@@ -1,0 +1,47 @@
+//! The cold tier: a log-structured store of compressed records with an index in memory.
+//!
+//! ```text
+//!  callers (any thread)                 writer thread                      compaction thread
+//!  --------------------                 -------------                      -----------------
+//!  get ──> in flight? index? slab ──> one positional read
+//!  insert, remove                       owns: active segment,              owns: scheduling, samples,
+//!    reserve queue bytes                      manifest, queue receiver           policy, task receiver
+//!    compress, place in flight
+//!    ──── Append ───────────────────>   append, one write a batch
+//!                                       point the index, let go of
+//!                                       the in-flight copies
+//!  flush ── Barrier ────────────────>   sync, answer
+//!  run, schedule ── Run ────────────────────────────────────────────────>  compact, clean up, tune, rebuild
+//!                                       sync, edit, sync, answer  <─ Commit, Seal, ExpiredRows, Barrier ─
+//! ```
+//!
+//! The compaction thread waits for the writer; the writer waits for nobody. What callers and workers look at together
+//! is in `shared.rs`, owned by the [`ColdTier`] and borrowed by its threads, which it joins before it drops (`crew.rs`).
+
+mod compaction_system;
+pub mod compression;
+pub mod core;
+mod crew;
+mod frontier;
+mod handle;
+mod in_flight;
+mod inspect;
+mod iter;
+mod message;
+pub mod metadata_index;
+mod open;
+mod queue;
+pub mod report;
+pub mod serialization;
+mod shared;
+mod state;
+mod view;
+mod worker;
+mod writer;
+
+pub use handle::{ColdTier, Entry, Ttl};
+pub use inspect::{Damage, Inspection, VerifyReport, inspect, verify};
+pub use iter::Iter;
+pub use serialization::segment::LogKind;
+pub use state::CompactionState;
+pub use view::{SegmentInfo, SegmentState};

@@ -1,0 +1,177 @@
+//! Opening a store: lock, manifest, recovery, workers; in this order, and nothing is written before the lock is held.
+
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use crossbeam_channel::{Sender, unbounded};
+
+use super::compression::{CodecId, CompressionParameters};
+use super::core::manifest::{LoadedManifest, load};
+use super::core::names::{self, FileKind};
+use super::core::recovery::{Recovered, recover};
+use super::core::storage::ColdTierStorage;
+use super::crew::Crew;
+use super::in_flight::InFlight;
+use super::message::{TaskRequest, WriteRequest};
+use super::queue::QueueBudget;
+use super::serialization::edit::{ManifestState, ParametersEntry};
+use super::shared::{Condition, Counters, Shared};
+use super::state::CompactionState;
+use super::worker::CompactionWorker;
+use super::writer::Writer;
+use crate::clock::{Clock, StoreClock};
+use crate::config::{Codec, ColdTierConfig, Compression};
+use crate::error::{Error, Result};
+use crate::io::Disk;
+
+/// What `ColdTier` is made of.
+pub(super) struct Opened<D: Disk, C: Clock> {
+    pub crew: Crew<Shared<D, C>>,
+    pub writer: Sender<WriteRequest>,
+    pub worker: Sender<TaskRequest>,
+    pub lock: D::Lock,
+}
+
+/// Before anything has been measured: cheap, and never far from the best that works without a dictionary.
+const UNTUNED: Codec = Codec::Zstd(1);
+
+pub(super) fn open<D: Disk, C: Clock>(config: ColdTierConfig, disk: D, clock: C) -> Result<Opened<D, C>> {
+    config.validate()?;
+    let dir = config.dir.clone();
+    disk.create_dir(&dir).map_err(|error| Error::io("create", &dir, error))?;
+    let lock = take_lock(&disk, &dir)?;
+    let (storage, loaded, recovered) = match load(&disk, &dir)? {
+        Some(loaded) => reopen(&disk, &config, loaded)?,
+        None => create(&disk, &config, &clock)?,
+    };
+    for warning in loaded.warnings.iter().chain(&recovered.warnings) {
+        tracing::warn!("{warning}");
+    }
+    let state = storage.state().clone();
+    let (clock, refused) = StoreClock::new(clock, state.clock_ms, config.clock_jump_max.as_millis() as u64);
+    if let Some(jump) = refused {
+        tracing::warn!(by_ms = jump.by_ms, "the wall clock is too far ahead of the saved one; not followed");
+    }
+    let (budget, waker) = QueueBudget::new(config.queue_bytes_max, config.queue_full);
+    let (writer, write_requests) = unbounded();
+    let (worker, task_requests) = unbounded();
+    let parameters = parameters_to_use(&config, &state.parameters, &recovered);
+    tracing::info!(dir = %dir.display(), entries = recovered.index.len(), segments = state.segments.len(), "opened");
+    let counters = Counters::default();
+    counters.snapshot_bytes.store(
+        state.snapshots.iter().map(|snapshot| snapshot.file_bytes).sum(),
+        std::sync::atomic::Ordering::Relaxed,
+    );
+    counters.clock_jumps_refused.store(u64::from(refused.is_some()), std::sync::atomic::Ordering::Relaxed);
+    let shared = Shared {
+        disk,
+        clock,
+        store_id: state.store_id,
+        hash_seed: state.hash_seed,
+        index: recovered.index,
+        in_flight: InFlight::new(recovered.next_sequence),
+        slab: recovered.slab,
+        dictionaries: recovered.dictionaries,
+        parameters: AtomicU32::new(parameters.to_bits()),
+        next_file_id: AtomicU64::new(state.next_file_id.max(recovered_file_ids(&recovered.orphans))),
+        processed_sequence: AtomicU64::new(recovered.next_sequence - 1),
+        budget,
+        state: CompactionState::default(),
+        counters,
+        condition: Condition::default(),
+        recovery: recovered.stats,
+        config,
+    };
+    let next_sequence = recovered.next_sequence;
+    let mut crew = Crew::new(shared);
+    let writer_thread = Writer::new(storage, write_requests, waker, next_sequence);
+    let worker_thread = CompactionWorker::new(&state, writer.clone(), task_requests);
+    let spawned = crew
+        .spawn("larder-writer", move |shared: &Shared<D, C>| writer_thread.run(shared))
+        .and_then(|()| crew.spawn("larder-compact", move |shared: &Shared<D, C>| worker_thread.run(shared)));
+    match spawned {
+        Ok(()) => Ok(Opened { crew, writer, worker, lock }),
+        Err(error) => {
+            // The crew waits for whichever thread did start; it ends when its senders are gone.
+            drop((writer, worker));
+            Err(Error::io("start the workers of", &dir, error))
+        }
+    }
+}
+
+/// Takes the lock of a store's directory.
+pub(super) fn take_lock<D: Disk>(disk: &D, dir: &std::path::Path) -> Result<D::Lock> {
+    let path = dir.join(names::LOCK);
+    disk.lock(&path)
+        .map_err(|error| Error::io("lock", &path, error))?
+        .ok_or_else(|| Error::locked(dir.into()))
+}
+
+type Parts<D> = (ColdTierStorage<D>, LoadedManifest, Recovered<D>);
+
+fn reopen<D: Disk>(disk: &D, config: &ColdTierConfig, loaded: LoadedManifest) -> Result<Parts<D>> {
+    let mut recovered = recover(disk, &config.dir, &loaded.state)?;
+    let storage = ColdTierStorage::open(disk, config.dir.clone(), &loaded, &mut recovered)?;
+    Ok((storage, loaded, recovered))
+}
+
+fn create<D: Disk, C: Clock>(disk: &D, config: &ColdTierConfig, clock: &C) -> Result<Parts<D>> {
+    let codec = match config.compression {
+        Compression::Fixed(codec) => codec,
+        Compression::Tuned => UNTUNED,
+    };
+    let parameters = parameters_entry(CompressionParameters { codec, dictionary: 0 }, 0.0, 0);
+    let state = ManifestState::new(fastrand::u64(..), fastrand::u64(..), clock.wall_ms().max(1), parameters);
+    let storage = ColdTierStorage::create(disk, config.dir.clone(), state.clone())?;
+    let recovered = recover(disk, &config.dir, &state)?;
+    let loaded =
+        LoadedManifest { state, number: 1, end: 0, clean: true, broken: false, warnings: Vec::new() };
+    Ok((storage, loaded, recovered))
+}
+
+/// Numbers above those of files that could not be deleted.
+fn recovered_file_ids(orphans: &[String]) -> u64 {
+    let id = |name: &String| match names::kind_of(name.strip_suffix(".tmp").unwrap_or(name)) {
+        FileKind::Segment(id) | FileKind::Snapshot(id) => id + 1,
+        _ => 0,
+    };
+    orphans.iter().map(id).max().unwrap_or(0)
+}
+
+/// A fixed codec overrides what tuning chose; a dictionary that was lost is not used.
+fn parameters_to_use<D: Disk>(
+    config: &ColdTierConfig,
+    saved: &ParametersEntry,
+    recovered: &Recovered<D>,
+) -> CompressionParameters {
+    if let Compression::Fixed(codec) = config.compression {
+        return CompressionParameters { codec, dictionary: 0 };
+    }
+    let saved = parameters_of(saved);
+    let usable = saved.dictionary == 0 || recovered.dictionaries.read(saved.dictionary).is_some();
+    if usable { saved } else { CompressionParameters { codec: UNTUNED, dictionary: 0 } }
+}
+
+/// Parameters as the manifest keeps them.
+pub(super) fn parameters_entry(
+    parameters: CompressionParameters,
+    expected_ratio: f32,
+    since_file_id: u64,
+) -> ParametersEntry {
+    let (codec, level) = match parameters.codec {
+        Codec::None => (CodecId::None, 0),
+        Codec::Lz4 => (CodecId::Lz4, 0),
+        Codec::Zstd(level) => (CodecId::Zstd, level),
+    };
+    let dictionary = parameters.dictionary;
+    ParametersEntry { codec: codec as u8, level, dictionary, expected_ratio, since_file_id }
+}
+
+/// Parameters out of the manifest.
+pub(super) fn parameters_of(entry: &ParametersEntry) -> CompressionParameters {
+    let codec = match CodecId::from_u8(entry.codec) {
+        Some(CodecId::Lz4) => Codec::Lz4,
+        Some(CodecId::Zstd) => Codec::Zstd(entry.level),
+        Some(CodecId::None) | None => Codec::None,
+    };
+    CompressionParameters { codec, dictionary: entry.dictionary }
+}

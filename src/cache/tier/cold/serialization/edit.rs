@@ -1,0 +1,300 @@
+//! The manifest: a log of edits. Its first edit is the whole state; the others change it.
+//!
+//! Each edit is framed as `length, checksum, number, payload` and written twice in a row: a flipped byte costs a copy,
+//! not the store's memory of what it owns. Numbers go up by one, so a missing edit shows.
+
+use std::collections::BTreeMap;
+
+use wincode::{SchemaRead, SchemaWrite};
+
+use super::segment::{LogKind, SegmentIdentity, SegmentSummary};
+use super::{FormatError, Result, decode, encode, seal_block};
+
+const MAGIC: &[u8; 8] = b"LARDMAN1";
+const FRAME_HEADER_BYTES: usize = 16;
+
+/// Bytes of the manifest's header; the first edit follows.
+pub const MANIFEST_HEADER_BYTES: usize = 16;
+
+/// The header of a manifest file.
+pub fn manifest_header() -> Vec<u8> {
+    seal_block(MAGIC, &[])
+}
+
+/// Checks the header of a manifest file.
+///
+/// # Errors
+/// When it is none, or of a newer version.
+pub fn check_manifest_header(bytes: &[u8]) -> Result<()> {
+    super::open_block(MAGIC, bytes.get(..MANIFEST_HEADER_BYTES).ok_or(FormatError::Short)?).map(|_| ())
+}
+
+/// A segment, as the manifest knows it.
+#[derive(Clone, Debug, PartialEq, Eq, SchemaWrite, SchemaRead)]
+pub struct SegmentEntry {
+    /// Who it is.
+    pub identity: SegmentIdentity,
+    /// Its place in the slab, which index entries and snapshots name it by.
+    pub slot: u32,
+    /// Number of the edit that added it.
+    pub added_by: u64,
+    /// What it holds; `None` while it is being written.
+    pub sealed: Option<SegmentSummary>,
+}
+
+/// A dictionary, as the manifest knows it.
+#[derive(Clone, Debug, PartialEq, Eq, SchemaWrite, SchemaRead)]
+pub struct DictionaryEntry {
+    /// Its number, 1 to 255, which records name it by.
+    pub slot: u8,
+    /// Hash of its content.
+    pub id: u64,
+    /// Size of its content.
+    pub bytes: u32,
+}
+
+/// An index snapshot, as the manifest knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, SchemaWrite, SchemaRead)]
+pub struct SnapshotEntry {
+    /// Its number.
+    pub id: u64,
+    /// L0: every operation up to this sequence number is reflected in it.
+    pub covers: u64,
+    /// E0: every edit up to this number is reflected in it.
+    pub covers_edit: u64,
+    /// Size of its file.
+    pub file_bytes: u64,
+}
+
+/// How records are compressed from now on.
+#[derive(Clone, Copy, Debug, PartialEq, SchemaWrite, SchemaRead)]
+pub struct ParametersEntry {
+    /// Codec number.
+    pub codec: u8,
+    /// Its level.
+    pub level: i8,
+    /// Dictionary slot; 0 = none.
+    pub dictionary: u8,
+    /// Raw / stored bytes measured when it was chosen; 0 = never measured.
+    pub expected_ratio: f32,
+    /// Segments with a lower number were begun before it was chosen.
+    pub since_file_id: u64,
+}
+
+/// Everything the manifest says, after its last edit.
+#[derive(Clone, Debug, PartialEq, SchemaWrite, SchemaRead)]
+pub struct ManifestState {
+    /// Random number of this store; every file of it carries it.
+    pub store_id: u64,
+    /// Seed of the key hash.
+    pub hash_seed: u64,
+    /// Number of the last edit.
+    pub edit: u64,
+    /// Segments by number.
+    pub segments: BTreeMap<u64, SegmentEntry>,
+    /// Dictionaries by slot.
+    pub dictionaries: BTreeMap<u8, DictionaryEntry>,
+    /// Kept snapshots, oldest first.
+    pub snapshots: Vec<SnapshotEntry>,
+    /// W: highest sequence number of any shadow that was discarded.
+    pub watermark: u64,
+    /// Lowest segment and snapshot number never used.
+    pub next_file_id: u64,
+    /// Lowest sequence number that recovery may hand out, as of the last seal or save.
+    pub next_sequence: u64,
+    /// The store's clock, unix ms.
+    pub clock_ms: u64,
+    /// How records are compressed.
+    pub parameters: ParametersEntry,
+}
+
+/// A change of the manifest.
+#[derive(Clone, Debug, PartialEq, SchemaWrite, SchemaRead)]
+#[wincode(tag_encoding = "u8")]
+pub enum Edit {
+    /// The whole state: the first edit of every manifest file.
+    State(Box<ManifestState>),
+    /// A segment that is going to be written.
+    AddSegment(SegmentEntry),
+    /// A segment is complete.
+    SealSegment {
+        /// Its number.
+        segment_id: u64,
+        /// What it holds.
+        summary: SegmentSummary,
+    },
+    /// Segments come and go in one step: the commit of a compaction or of an expiry drop.
+    Replace {
+        /// Complete segments that take over.
+        add: Vec<SegmentEntry>,
+        /// Segments that are gone.
+        drop: Vec<u64>,
+        /// The new watermark.
+        watermark: u64,
+    },
+    /// A dictionary is durable and may be used.
+    AddDictionary(DictionaryEntry),
+    /// No segment needs this dictionary any more.
+    DropDictionary(u8),
+    /// A snapshot is durable; `keep` names the snapshots that stay beside it.
+    AddSnapshot {
+        /// The new one.
+        snapshot: SnapshotEntry,
+        /// Older ones that stay.
+        keep: Vec<u64>,
+    },
+    /// How records are compressed from now on.
+    SetParameters(ParametersEntry),
+    /// The store's clock and sequence counter, saved with each sync.
+    SaveClock {
+        /// Unix ms.
+        clock_ms: u64,
+        /// Lowest sequence number not handed out yet.
+        next_sequence: u64,
+    },
+}
+
+impl ManifestState {
+    /// The state of a store that holds nothing.
+    pub fn new(store_id: u64, hash_seed: u64, clock_ms: u64, parameters: ParametersEntry) -> Self {
+        Self {
+            store_id,
+            hash_seed,
+            edit: 0,
+            segments: BTreeMap::new(),
+            dictionaries: BTreeMap::new(),
+            snapshots: Vec::new(),
+            watermark: 0,
+            next_file_id: 1,
+            next_sequence: 1,
+            clock_ms,
+            parameters,
+        }
+    }
+
+    /// The sequence number up to which every kept snapshot reflects all operations; 0 without a snapshot.
+    pub fn covered(&self) -> u64 {
+        self.snapshots.iter().map(|snapshot| snapshot.covers).min().unwrap_or(0)
+    }
+
+    /// Applies an edit.
+    pub fn apply(&mut self, number: u64, edit: &Edit) {
+        match edit {
+            Edit::State(state) => *self = (**state).clone(),
+            Edit::AddSegment(entry) => self.add_segment(number, entry),
+            Edit::SealSegment { segment_id, summary } => {
+                self.next_sequence = self.next_sequence.max(summary.sequence_max + 1);
+                if let Some(entry) = self.segments.get_mut(segment_id) {
+                    entry.sealed = Some(*summary);
+                }
+            }
+            Edit::Replace { add, drop, watermark } => {
+                for entry in add {
+                    self.add_segment(number, entry);
+                }
+                for segment_id in drop {
+                    self.segments.remove(segment_id);
+                }
+                self.watermark = self.watermark.max(*watermark);
+            }
+            Edit::AddDictionary(entry) => {
+                self.dictionaries.insert(entry.slot, entry.clone());
+            }
+            Edit::DropDictionary(slot) => {
+                self.dictionaries.remove(slot);
+            }
+            Edit::AddSnapshot { snapshot, keep } => {
+                self.snapshots.retain(|kept| keep.contains(&kept.id));
+                self.snapshots.push(*snapshot);
+                self.next_file_id = self.next_file_id.max(snapshot.id + 1);
+            }
+            Edit::SetParameters(parameters) => self.parameters = *parameters,
+            Edit::SaveClock { clock_ms, next_sequence } => {
+                self.clock_ms = self.clock_ms.max(*clock_ms);
+                self.next_sequence = self.next_sequence.max(*next_sequence);
+            }
+        }
+        self.edit = number;
+    }
+
+    fn add_segment(&mut self, number: u64, entry: &SegmentEntry) {
+        let id = entry.identity.segment_id;
+        self.next_file_id = self.next_file_id.max(id + 1);
+        if let Some(summary) = &entry.sealed {
+            self.next_sequence = self.next_sequence.max(summary.sequence_max + 1);
+        }
+        self.segments.insert(id, SegmentEntry { added_by: number, ..entry.clone() });
+    }
+
+    /// Live segments of a log, oldest first.
+    pub fn segments_of(&self, log: LogKind) -> impl Iterator<Item = &SegmentEntry> {
+        self.segments.values().filter(move |entry| entry.identity.log == log)
+    }
+}
+
+/// The bytes of an edit in the manifest, both copies.
+pub fn encode_edit(number: u64, edit: &Edit) -> Vec<u8> {
+    let payload = encode(edit);
+    let mut frame = Vec::with_capacity(2 * (FRAME_HEADER_BYTES + payload.len()));
+    frame.extend_from_slice(&u32::try_from(payload.len()).expect("an edit is small").to_le_bytes());
+    frame.extend_from_slice(&frame_check(number, &payload).to_le_bytes());
+    frame.extend_from_slice(&number.to_le_bytes());
+    frame.extend_from_slice(&payload);
+    frame.extend_from_within(..);
+    frame
+}
+
+fn frame_check(number: u64, payload: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&number.to_le_bytes()), payload)
+}
+
+/// What reading a manifest's edits found.
+#[derive(Debug, Default)]
+pub struct EditLog {
+    /// The edits, in order, with their numbers.
+    pub edits: Vec<(u64, Edit)>,
+    /// Bytes up to the end of the last one taken: where the next edit is written.
+    pub end: usize,
+    /// Damaged places that were followed by whole edits.
+    pub repaired: u64,
+    /// Edits are missing before others that are whole: damage, not a torn end.
+    pub broken: bool,
+}
+
+/// Reads the edits of a manifest file, up to its torn end. Whatever is no edit is stepped over byte by byte: a damaged
+/// copy is followed by the whole one.
+pub fn decode_edits(file: &[u8]) -> EditLog {
+    let mut log = EditLog { end: MANIFEST_HEADER_BYTES, ..EditLog::default() };
+    let mut last: Option<u64> = None;
+    let mut at = MANIFEST_HEADER_BYTES;
+    while at < file.len() {
+        let Some((number, edit, len)) = decode_frame(&file[at..]) else {
+            at += 1;
+            continue;
+        };
+        if last.is_some_and(|last| number > last + 1) {
+            log.broken = true;
+            break;
+        }
+        log.repaired += u64::from(at != log.end);
+        if last.is_none_or(|last| number > last) {
+            log.edits.push((number, edit));
+            last = Some(number);
+        }
+        at += len;
+        log.end = at;
+    }
+    log
+}
+
+fn decode_frame(bytes: &[u8]) -> Option<(u64, Edit, usize)> {
+    let header = bytes.first_chunk::<FRAME_HEADER_BYTES>()?;
+    let word = |at: usize| u32::from_le_bytes(*header[at..].first_chunk().expect("inside the frame header"));
+    let number = u64::from_le_bytes(*header[8..].first_chunk().expect("inside the frame header"));
+    let len = FRAME_HEADER_BYTES.checked_add(word(0) as usize)?;
+    let payload = bytes.get(FRAME_HEADER_BYTES..len)?;
+    if frame_check(number, payload) != word(4) {
+        return None;
+    }
+    decode(payload).ok().map(|edit| (number, edit, len))
+}

@@ -1,0 +1,222 @@
+//! The footer of a sealed segment: one compact row a record, so that recovery, expiry and compaction know every
+//! record without reading it.
+//!
+//! Rows are packed in blocks of up to 128, each column as wide as the block needs (frame of reference): the hash whole,
+//! then flags, offset, sequence number and expiry as bit-packed differences. About 13 bytes a row.
+
+use wincode::{SchemaRead, SchemaWrite};
+
+use super::bits::{BitReader, BitWriter, width_of};
+use super::record::{RECORD_ALIGN, RecordMeta};
+use super::segment::SegmentSummary;
+use super::{FormatError, Result, decode, encode, open_block, seal_block};
+
+const MAGIC: &[u8; 8] = b"LARDFTR1";
+const BLOCK_ROWS: usize = 128;
+const BLOCK_HEADER_BYTES: usize = 24;
+const HASH_BYTES: usize = 8;
+
+/// One record, as the footer knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FooterRow {
+    /// Hash of the key.
+    pub hash: u64,
+    /// Sequence number.
+    pub sequence: u64,
+    /// Expiry, unix ms; 0 = never.
+    pub expires_at_ms: u64,
+    /// Offset of the record in the segment.
+    pub offset: u32,
+    /// A deletion.
+    pub tombstone: bool,
+    /// Nothing of this key was known when it was written.
+    pub first: bool,
+}
+
+impl FooterRow {
+    /// The row of a record.
+    pub fn new(hash: u64, offset: u32, meta: &RecordMeta) -> Self {
+        Self {
+            hash,
+            sequence: meta.sequence,
+            expires_at_ms: meta.expires_at_ms,
+            offset,
+            tombstone: meta.tombstone,
+            first: meta.first,
+        }
+    }
+
+    /// Whether its time has passed.
+    pub fn is_expired(&self, now_ms: u64) -> bool {
+        self.expires_at_ms != 0 && self.expires_at_ms <= now_ms
+    }
+
+    /// Whether its disappearance could expose an older version of the key.
+    pub fn is_shadow(&self) -> bool {
+        self.tombstone || !self.first
+    }
+}
+
+#[derive(SchemaWrite, SchemaRead)]
+struct Trailer {
+    segment_id: u64,
+    nonce: u64,
+    summary: SegmentSummary,
+    rows_bytes: u32,
+    rows_check: u32,
+}
+
+/// Bytes of the trailer that ends a sealed segment.
+pub const TRAILER_BYTES: usize = 16 + 8 + 8 + 116 + 4 + 4;
+
+/// The footer's bytes, to be written at `footer_at`: the end of the records, or, behind a torn end that was cut, the
+/// end of the file. Sets the summary's `file_bytes`.
+pub fn encode_footer(
+    segment_id: u64,
+    nonce: u64,
+    footer_at: u64,
+    rows: &[FooterRow],
+    summary: &mut SegmentSummary,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(rows.len() * 16 + TRAILER_BYTES);
+    for block in rows.chunks(BLOCK_ROWS) {
+        encode_block(block, &mut out);
+    }
+    assert!(footer_at >= summary.records_end, "a footer never covers records");
+    summary.file_bytes = footer_at + (out.len() + TRAILER_BYTES) as u64;
+    let rows_bytes = u32::try_from(out.len()).expect("a segment's rows take less than 4 GiB");
+    let trailer =
+        Trailer { segment_id, nonce, summary: *summary, rows_bytes, rows_check: crc32c::crc32c(&out) };
+    let trailer = seal_block(MAGIC, &encode(&trailer));
+    assert_eq!(trailer.len(), TRAILER_BYTES, "the trailer's size is part of the format");
+    out.extend_from_slice(&trailer);
+    out
+}
+
+/// The end of a sealed segment, verified; its rows are still to be read.
+#[derive(Clone, Copy, Debug)]
+pub struct VerifiedTrailer {
+    /// What the segment holds.
+    pub summary: SegmentSummary,
+    rows_bytes: u32,
+    rows_check: u32,
+}
+
+impl VerifiedTrailer {
+    /// Reads the last [`TRAILER_BYTES`] of a segment file.
+    ///
+    /// # Errors
+    /// When they are no trailer of this very segment, or damaged.
+    pub fn decode(bytes: &[u8], segment_id: u64, nonce: u64, file_bytes: u64) -> Result<Self> {
+        let trailer: Trailer = decode(open_block(MAGIC, bytes)?)?;
+        if trailer.segment_id != segment_id || trailer.nonce != nonce {
+            return Err(FormatError::Invalid("footer: it belongs to another segment"));
+        }
+        let footer_bytes = u64::from(trailer.rows_bytes) + TRAILER_BYTES as u64;
+        let rows_start = file_bytes.checked_sub(footer_bytes);
+        if trailer.summary.file_bytes != file_bytes || rows_start < Some(trailer.summary.records_end) {
+            return Err(FormatError::Invalid("footer length"));
+        }
+        let Trailer { summary, rows_bytes, rows_check, .. } = trailer;
+        Ok(Self { summary, rows_bytes, rows_check })
+    }
+
+    /// Where the rows are: offset and length.
+    pub fn rows_at(&self) -> (u64, usize) {
+        let footer_bytes = u64::from(self.rows_bytes) + TRAILER_BYTES as u64;
+        (self.summary.file_bytes - footer_bytes, self.rows_bytes as usize)
+    }
+
+    /// Reads the rows, given their bytes.
+    ///
+    /// # Errors
+    /// When the bytes are damaged.
+    pub fn decode_rows(&self, bytes: &[u8]) -> Result<Vec<FooterRow>> {
+        if bytes.len() != self.rows_bytes as usize || crc32c::crc32c(bytes) != self.rows_check {
+            return Err(FormatError::Checksum);
+        }
+        let mut rows = Vec::with_capacity(self.summary.records as usize);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let used = decode_block(rest, &mut rows)?;
+            rest = &rest[used..];
+        }
+        if rows.len() != self.summary.records as usize {
+            return Err(FormatError::Invalid("row count"));
+        }
+        Ok(rows)
+    }
+}
+
+/// Block header: rows, widths of the three columns, then the values the columns count from.
+fn encode_block(rows: &[FooterRow], out: &mut Vec<u8>) {
+    let unit = |offset: u32| u64::from(offset) / RECORD_ALIGN as u64;
+    let base_sequence = rows.iter().map(|row| row.sequence).min().unwrap_or(0);
+    let base_expiry =
+        rows.iter().map(|row| row.expires_at_ms).filter(|expiry| *expiry != 0).min().unwrap_or(0);
+    let expiry_column = |row: &FooterRow| match row.expires_at_ms {
+        0 => 0,
+        expiry => expiry - base_expiry + 1,
+    };
+    let steps = || {
+        rows.iter().scan(unit(rows[0].offset), |last, row| {
+            Some(unit(row.offset) - std::mem::replace(last, unit(row.offset)))
+        })
+    };
+    let widths = [
+        width_of(steps().max().unwrap_or(0)),
+        width_of(rows.iter().map(|row| row.sequence - base_sequence).max().unwrap_or(0)),
+        width_of(rows.iter().map(expiry_column).max().unwrap_or(0)),
+    ];
+    out.push((rows.len() - 1) as u8);
+    out.extend(widths.map(|width| width as u8));
+    out.extend_from_slice(&(unit(rows[0].offset) as u32).to_le_bytes());
+    out.extend_from_slice(&base_sequence.to_le_bytes());
+    out.extend_from_slice(&base_expiry.to_le_bytes());
+    for row in rows {
+        out.extend_from_slice(&row.hash.to_le_bytes());
+    }
+    let mut columns = BitWriter::new(out);
+    for (row, step) in rows.iter().zip(steps()) {
+        columns.put(u64::from(row.tombstone) | u64::from(row.first) << 1, 2);
+        columns.put(step, widths[0]);
+        columns.put(row.sequence - base_sequence, widths[1]);
+        columns.put(expiry_column(row), widths[2]);
+    }
+    columns.finish();
+}
+
+/// Appends the rows of the block at the start of `bytes`; returns the bytes it took.
+fn decode_block(bytes: &[u8], rows: &mut Vec<FooterRow>) -> Result<usize> {
+    let header = bytes.first_chunk::<BLOCK_HEADER_BYTES>().ok_or(FormatError::Short)?;
+    let count = usize::from(header[0]) + 1;
+    let widths = [header[1], header[2], header[3]].map(u32::from);
+    if count > BLOCK_ROWS || widths.iter().any(|width| *width > 64) {
+        return Err(FormatError::Invalid("footer block"));
+    }
+    let word = |at: usize| u64::from_le_bytes(*header[at..].first_chunk().expect("inside the block header"));
+    let (base_sequence, base_expiry) = (word(8), word(16));
+    let mut unit = u64::from(u32::from_le_bytes([header[4], header[5], header[6], header[7]]));
+    let columns_at = BLOCK_HEADER_BYTES + count * HASH_BYTES;
+    let hashes = bytes.get(BLOCK_HEADER_BYTES..columns_at).ok_or(FormatError::Short)?;
+    let mut columns = BitReader::new(&bytes[columns_at..]);
+    for hash in hashes.chunks_exact(HASH_BYTES) {
+        let flags = columns.take(2)?;
+        unit += columns.take(widths[0])?;
+        let sequence = base_sequence.wrapping_add(columns.take(widths[1])?);
+        let expires_at_ms = match columns.take(widths[2])? {
+            0 => 0,
+            step => base_expiry.wrapping_add(step - 1),
+        };
+        let offset = unit.checked_mul(RECORD_ALIGN as u64).and_then(|offset| u32::try_from(offset).ok());
+        rows.push(FooterRow {
+            hash: u64::from_le_bytes(*hash.first_chunk().expect("chunks of eight")),
+            sequence,
+            expires_at_ms,
+            offset: offset.ok_or(FormatError::Invalid("row offset"))?,
+            tombstone: flags & 1 != 0,
+            first: flags & 2 != 0,
+        });
+    }
+    Ok(columns_at + columns.bytes_read())
+}

@@ -1,0 +1,86 @@
+//! The bytes on disk, and nothing else: encoders and decoders of every structure in `docs/FORMAT.md`.
+//!
+//! No I/O and no state here. Decoders take bytes nobody has vouched for and never panic; what they return has passed
+//! its checksum.
+
+mod bits;
+pub mod dictionary;
+pub mod edit;
+pub mod footer;
+pub mod record;
+pub mod segment;
+pub mod snapshot;
+
+/// Version of every structure; written in each file, refused when it is newer than this.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Why bytes were not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// Fewer bytes than the structure needs.
+    #[error("too short")]
+    Short,
+    /// The magic number is another one.
+    #[error("not a file of this kind")]
+    Magic,
+    /// Written by a newer version.
+    #[error("format version {0} is newer than this program's {FORMAT_VERSION}")]
+    Newer(u32),
+    /// The checksum differs.
+    #[error("checksum mismatch")]
+    Checksum,
+    /// A field holds a value that was never written.
+    #[error("invalid {0}")]
+    Invalid(&'static str),
+}
+
+/// Result of decoding.
+pub type Result<T, E = FormatError> = std::result::Result<T, E>;
+
+/// Encodes a structure in bincode's fixed-width little-endian layout.
+pub(crate) fn encode<T>(value: &T) -> Vec<u8>
+where
+    T: wincode::SchemaWrite<wincode::config::DefaultConfig, Src = T>,
+{
+    wincode::serialize(value).expect("plain structures of bounded size always encode")
+}
+
+/// Decodes a structure from bincode's fixed-width little-endian layout; all bytes have to be used up.
+pub(crate) fn decode<'de, T>(bytes: &'de [u8]) -> Result<T>
+where
+    T: wincode::SchemaRead<'de, wincode::config::DefaultConfig, Dst = T>,
+{
+    wincode::deserialize_exact(bytes).map_err(|_| FormatError::Invalid("structure"))
+}
+
+/// A structure that carries its own checksum: `magic, version, body, crc32c of all before`.
+pub(crate) fn seal_block(magic: &[u8; 8], body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(16 + body.len());
+    bytes.extend_from_slice(magic);
+    bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    bytes.extend_from_slice(body);
+    let check = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(&check.to_le_bytes());
+    bytes
+}
+
+/// The body of a block made by [`seal_block`]. A newer version is told apart from damage only if the checksum holds.
+pub(crate) fn open_block<'a>(magic: &[u8; 8], bytes: &'a [u8]) -> Result<&'a [u8]> {
+    let (head, check) = bytes.split_last_chunk::<4>().ok_or(FormatError::Short)?;
+    let (found, rest) = head.split_first_chunk::<8>().ok_or(FormatError::Short)?;
+    let (version, body) = rest.split_first_chunk::<4>().ok_or(FormatError::Short)?;
+    if found != magic {
+        return Err(FormatError::Magic);
+    }
+    if crc32c::crc32c(head) != u32::from_le_bytes(*check) {
+        return Err(FormatError::Checksum);
+    }
+    match u32::from_le_bytes(*version) {
+        FORMAT_VERSION => Ok(body),
+        newer if newer > FORMAT_VERSION => Err(FormatError::Newer(newer)),
+        _ => Err(FormatError::Invalid("version")),
+    }
+}
+
+/// Bytes that [`seal_block`] adds around a body.
+pub(crate) const BLOCK_OVERHEAD: usize = 16;

@@ -1,0 +1,138 @@
+//! The header of a segment file, and the summary of a sealed one.
+
+use wincode::{SchemaRead, SchemaWrite};
+
+use super::{BLOCK_OVERHEAD, Result, decode, encode, open_block, seal_block};
+
+const MAGIC: &[u8; 8] = b"LARDSEG1";
+
+/// Bytes of the header; the first record follows.
+pub const SEGMENT_HEADER_BYTES: usize = 64;
+
+/// Which log a segment belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, SchemaWrite, SchemaRead)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[wincode(tag_encoding = "u8")]
+#[non_exhaustive]
+pub enum LogKind {
+    /// Records as callers wrote them.
+    Fresh,
+    /// Records that a compaction moved.
+    Survivors,
+}
+
+/// Who a segment is. Every record's checksum depends on `nonce`, so that a record of another file never passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, SchemaWrite, SchemaRead)]
+pub struct SegmentIdentity {
+    /// The store it belongs to.
+    pub store_id: u64,
+    /// Number of the segment; never used again in this store.
+    pub segment_id: u64,
+    /// Random.
+    pub nonce: u64,
+    /// Records hold their sequence number as a difference from this one.
+    pub base_sequence: u64,
+    /// Which log.
+    pub log: LogKind,
+    /// Expiry group within the log, 0 to 15.
+    pub group: u8,
+}
+
+#[derive(SchemaWrite, SchemaRead)]
+struct Header {
+    identity: SegmentIdentity,
+    reserved: [u8; 14],
+}
+
+impl SegmentIdentity {
+    /// The 64 bytes at the start of the file.
+    pub fn encode(&self) -> Vec<u8> {
+        let header = seal_block(MAGIC, &encode(&Header { identity: *self, reserved: [0; 14] }));
+        assert_eq!(header.len(), SEGMENT_HEADER_BYTES, "the header's size is part of the format");
+        header
+    }
+
+    /// Reads the start of a file.
+    ///
+    /// # Errors
+    /// When the bytes are no header, are damaged, or of a newer version.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let header = bytes.get(..SEGMENT_HEADER_BYTES).ok_or(super::FormatError::Short)?;
+        decode::<Header>(open_block(MAGIC, header)?).map(|header| header.identity)
+    }
+}
+
+/// What is known of a segment without opening it: in its footer and, once sealed, in the manifest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, SchemaWrite, SchemaRead)]
+pub struct SegmentSummary {
+    /// Offset behind the last record.
+    pub records_end: u64,
+    /// Length of the file.
+    pub file_bytes: u64,
+    /// Records, tombstones included.
+    pub records: u32,
+    /// Tombstones among them.
+    pub tombstones: u32,
+    /// Records that never expire, tombstones included.
+    pub unexpiring: u32,
+    /// Earliest expiry of those that do, unix ms; 0 if there is none.
+    pub expiry_min_ms: u64,
+    /// Latest expiry of those that do, unix ms; 0 if there is none.
+    pub expiry_max_ms: u64,
+    /// Lowest sequence number.
+    pub sequence_min: u64,
+    /// Highest sequence number.
+    pub sequence_max: u64,
+    /// Highest sequence number of a shadow (a record that replaced something); 0 if there is none.
+    pub shadow_max: u64,
+    /// Bytes of keys and values before compression.
+    pub raw_bytes: u64,
+    /// Bytes of keys and values as stored.
+    pub payload_bytes: u64,
+    /// Bit n is set if a record needs dictionary n.
+    pub dictionaries: [u64; 4],
+}
+
+impl SegmentSummary {
+    /// Whether a record of the segment needs this dictionary.
+    pub fn uses_dictionary(&self, slot: u8) -> bool {
+        self.dictionaries[usize::from(slot >> 6)] >> (slot & 63) & 1 == 1
+    }
+
+    /// The dictionaries its records need.
+    pub fn dictionary_slots(&self) -> Vec<u8> {
+        (1..=255).filter(|slot| self.uses_dictionary(*slot)).collect()
+    }
+
+    /// Bytes of records, headers and padding included.
+    pub fn record_bytes(&self) -> u64 {
+        self.records_end.saturating_sub(SEGMENT_HEADER_BYTES as u64)
+    }
+
+    /// Takes one more record into account.
+    pub fn add(&mut self, record: &super::record::RecordMeta) {
+        let first = self.records == 0;
+        self.records += 1;
+        self.tombstones += u32::from(record.tombstone);
+        if record.expires_at_ms == 0 {
+            self.unexpiring += 1;
+        } else {
+            let known = self.expiry_min_ms != 0;
+            self.expiry_min_ms =
+                if known { self.expiry_min_ms.min(record.expires_at_ms) } else { record.expires_at_ms };
+            self.expiry_max_ms = self.expiry_max_ms.max(record.expires_at_ms);
+        }
+        self.sequence_min = if first { record.sequence } else { self.sequence_min.min(record.sequence) };
+        self.sequence_max = self.sequence_max.max(record.sequence);
+        if record.is_shadow() {
+            self.shadow_max = self.shadow_max.max(record.sequence);
+        }
+        self.raw_bytes += u64::from(record.raw_len);
+        self.payload_bytes += u64::from(record.stored_len);
+        if record.dictionary != 0 {
+            self.dictionaries[usize::from(record.dictionary >> 6)] |= 1 << (record.dictionary & 63);
+        }
+    }
+}
+
+const _: () = assert!(SEGMENT_HEADER_BYTES == BLOCK_OVERHEAD + 34 + 14);

@@ -1,0 +1,124 @@
+//! A snapshot of the index: its packed slots, in 256 chunks of partitions, each with its own checksum.
+//!
+//! Behind the chunks stands which segment each slab slot held at the time, so that an entry that points at a segment
+//! since replaced is recognised whatever has taken its slot. The header is of one length and written last.
+
+use wincode::{SchemaRead, SchemaWrite};
+
+use super::{BLOCK_OVERHEAD, FormatError, Result, decode, encode, open_block, seal_block};
+
+const MAGIC: &[u8; 8] = b"LARDSNP1";
+const SLOTS_MAGIC: &[u8; 8] = b"LARDSLT1";
+
+/// Chunks in a snapshot.
+pub const CHUNKS: usize = 256;
+/// Bytes of a packed index slot.
+pub const PACKED_SLOT_BYTES: usize = 12;
+
+/// The head of a snapshot file.
+#[derive(Clone, Debug, PartialEq, Eq, SchemaWrite, SchemaRead)]
+pub struct SnapshotHeader {
+    /// The store it belongs to.
+    pub store_id: u64,
+    /// Its number.
+    pub snapshot_id: u64,
+    /// L0.
+    pub covers: u64,
+    /// E0.
+    pub covers_edit: u64,
+    /// Entries in it.
+    pub entries: u64,
+    /// Length of each chunk, in bytes.
+    pub chunk_bytes: [u32; CHUNKS],
+    /// Length of the slot table behind them, in bytes.
+    pub slot_table_bytes: u32,
+}
+
+/// Bytes of the head.
+pub const SNAPSHOT_HEADER_BYTES: usize = BLOCK_OVERHEAD + 5 * 8 + 4 * CHUNKS + 4;
+
+/// The bytes of the head.
+pub fn encode_header(header: &SnapshotHeader) -> Vec<u8> {
+    let block = seal_block(MAGIC, &encode(header));
+    assert_eq!(block.len(), SNAPSHOT_HEADER_BYTES, "the header's size is part of the format");
+    block
+}
+
+/// Reads the head at the start of a file.
+///
+/// # Errors
+/// When it is damaged, or of a newer version.
+pub fn decode_header(file: &[u8]) -> Result<SnapshotHeader> {
+    decode(open_block(MAGIC, file.get(..SNAPSHOT_HEADER_BYTES).ok_or(FormatError::Short)?)?)
+}
+
+/// The bytes of the table that says which segment each slab slot held: (slot, segment number).
+pub fn encode_slot_table(slots: &[(u32, u64)]) -> Vec<u8> {
+    seal_block(SLOTS_MAGIC, &encode(&slots.to_vec()))
+}
+
+/// Reads the slot table.
+///
+/// # Errors
+/// When it is damaged.
+pub fn decode_slot_table(bytes: &[u8]) -> Result<Vec<(u32, u64)>> {
+    decode(open_block(SLOTS_MAGIC, bytes)?)
+}
+
+/// The bytes of a chunk: for each of its partitions the count and the packed slots, in partition order.
+pub fn encode_chunk(partitions: &[Vec<[u8; PACKED_SLOT_BYTES]>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for slots in partitions {
+        put_varint(slots.len() as u64, &mut out);
+        for slot in slots {
+            out.extend_from_slice(slot);
+        }
+    }
+    let check = crc32c::crc32c(&out);
+    out.extend_from_slice(&check.to_le_bytes());
+    out
+}
+
+/// Reads a chunk of `partitions` partitions.
+///
+/// # Errors
+/// When it is damaged.
+pub fn decode_chunk(bytes: &[u8], partitions: usize) -> Result<Vec<Vec<[u8; PACKED_SLOT_BYTES]>>> {
+    let (mut rest, check) = bytes.split_last_chunk::<4>().ok_or(FormatError::Short)?;
+    if crc32c::crc32c(rest) != u32::from_le_bytes(*check) {
+        return Err(FormatError::Checksum);
+    }
+    let mut out = Vec::with_capacity(partitions);
+    for _ in 0..partitions {
+        let count = take_varint(&mut rest)?;
+        let len = usize::try_from(count).ok().and_then(|count| count.checked_mul(PACKED_SLOT_BYTES));
+        let (slots, after) = len.and_then(|len| rest.split_at_checked(len)).ok_or(FormatError::Short)?;
+        out.push(slots.as_chunks::<PACKED_SLOT_BYTES>().0.to_vec());
+        rest = after;
+    }
+    match rest {
+        [] => Ok(out),
+        _ => Err(FormatError::Invalid("chunk length")),
+    }
+}
+
+fn put_varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn take_varint(bytes: &mut &[u8]) -> Result<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first().ok_or(FormatError::Short)?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(FormatError::Invalid("varint"))
+}

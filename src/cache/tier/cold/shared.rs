@@ -1,0 +1,124 @@
+//! What callers and workers look at together: the concurrent structures, and nothing else.
+//!
+//! Owned by the `ColdTier` (through its [`Crew`](super::crew::Crew)), borrowed by its workers. Everything that only
+//! one thread needs belongs to that thread instead.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use super::compression::{CompressionParameters, DictionaryTable};
+use super::core::slab::Slab;
+use super::in_flight::InFlight;
+use super::metadata_index::MetadataIndex;
+use super::queue::QueueBudget;
+use super::state::CompactionState;
+use crate::cache::stats::RecoveryStats;
+use crate::clock::{Clock, StoreClock};
+use crate::config::ColdTierConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::Disk;
+
+pub(super) struct Shared<D: Disk, C: Clock> {
+    pub config: ColdTierConfig,
+    pub disk: D,
+    pub clock: StoreClock<C>,
+    pub store_id: u64,
+    pub hash_seed: u64,
+    pub index: MetadataIndex,
+    pub in_flight: InFlight,
+    pub slab: Slab<D::File>,
+    pub dictionaries: DictionaryTable,
+    /// How records are compressed from now on ([`CompressionParameters::to_bits`]).
+    pub parameters: AtomicU32,
+    /// Lowest number no segment or snapshot has.
+    pub next_file_id: AtomicU64,
+    /// Every operation up to this sequence number is in the index (the writer says so).
+    pub processed_sequence: AtomicU64,
+    pub budget: QueueBudget,
+    pub state: CompactionState,
+    pub counters: Counters,
+    pub condition: Condition,
+    pub recovery: RecoveryStats,
+}
+
+impl<D: Disk, C: Clock> Shared<D, C> {
+    pub fn parameters(&self) -> CompressionParameters {
+        CompressionParameters::from_bits(self.parameters.load(Ordering::Acquire))
+    }
+
+    pub fn take_file_id(&self) -> u64 {
+        self.next_file_id.fetch_add(1, Ordering::SeqCst)
+    }
+}
+
+/// What the store can still do.
+#[derive(Debug, Default)]
+pub(super) struct Condition {
+    /// A worker has panicked or ended.
+    pub failed: AtomicBool,
+    /// A sync failed: no more writes until the store is reopened.
+    pub read_only: AtomicBool,
+    /// The disk was full at the last write; the writer tries again by itself.
+    pub disk_full: AtomicBool,
+    /// A read met an entry past its time since the clock was saved last.
+    pub expiry_observed: AtomicBool,
+    /// End without writing anything (crash tests).
+    pub abandoned: AtomicBool,
+}
+
+impl Condition {
+    /// Fails unless the store can answer.
+    pub fn check_open(&self) -> Result<()> {
+        if self.failed.load(Ordering::Relaxed) { Err(Error::closed()) } else { Ok(()) }
+    }
+
+    /// Fails unless the store accepts writes.
+    pub fn check_writable(&self) -> Result<()> {
+        self.check_open()?;
+        if self.read_only.load(Ordering::Relaxed) {
+            let text = "a sync failed, so writes are refused until the store is reopened; reads go on";
+            return Err(Error::new(ErrorKind::ReadOnly, text));
+        }
+        if self.disk_full.load(Ordering::Relaxed) {
+            let text = "the disk is full; nothing was changed; free space, the store tries again by itself";
+            return Err(Error::new(ErrorKind::Full, text));
+        }
+        Ok(())
+    }
+}
+
+/// Sets `failed` when its worker ends in a panic, so that nobody waits for it.
+pub(super) struct PanicNotice<'a>(pub &'a Condition);
+
+impl Drop for PanicNotice<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failed.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Counters since the store was opened.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub inserts: AtomicU64,
+    pub removes: AtomicU64,
+    pub hits: AtomicU64,
+    pub misses: AtomicU64,
+    pub expired_misses: AtomicU64,
+    pub damaged_misses: AtomicU64,
+    pub collision_misses: AtomicU64,
+    pub writes_lost: AtomicU64,
+    pub raw_bytes_inserted: AtomicU64,
+    pub stored_bytes_inserted: AtomicU64,
+    pub segment_bytes_written: AtomicU64,
+    pub expired_removed: AtomicU64,
+    pub compactions: AtomicU64,
+    pub bytes_reclaimed: AtomicU64,
+    pub clock_jumps_refused: AtomicU64,
+    pub snapshot_bytes: AtomicU64,
+}
+
+/// Adds to a counter that nothing is ordered by.
+pub(super) fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}

@@ -1,0 +1,174 @@
+//! The compaction worker: runs the tasks that are asked for, and in between those that are due.
+//!
+//! It owns policy and scheduling; it waits for the writer, and the writer never for it.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::compaction_system::CompactionSystem;
+use super::compaction_system::policy::{Due, Pulse, Trigger, choose_task, reclaimable_ratio};
+use super::message::{TaskRequest, WriteRequest};
+use super::report::{CompactionTask, TaskReport};
+use super::serialization::edit::ManifestState;
+use super::shared::{PanicNotice, Shared};
+use crate::clock::Clock;
+use crate::config::{Compression, Maintenance};
+use crate::error::{ErrorKind, Result};
+use crate::io::Disk;
+
+pub(super) struct CompactionWorker {
+    system: CompactionSystem,
+    requests: Receiver<TaskRequest>,
+    /// Raw bytes inserted when the last tuning ran.
+    tuned_at_bytes: u64,
+    /// Highest sequence number when the index was saved last.
+    saved_at_sequence: u64,
+    /// What the last automatic compaction could not give back.
+    stuck_ratio: f64,
+}
+
+impl CompactionWorker {
+    pub(super) fn new(
+        state: &ManifestState,
+        writer: Sender<WriteRequest>,
+        requests: Receiver<TaskRequest>,
+    ) -> Self {
+        Self {
+            system: CompactionSystem::new(state, writer),
+            requests,
+            tuned_at_bytes: 0,
+            saved_at_sequence: state.snapshots.last().map_or(0, |snapshot| snapshot.covers),
+            stuck_ratio: 0.0,
+        }
+    }
+
+    /// Works until `Close`, or until every sender is gone.
+    pub(super) fn run<D: Disk, C: Clock>(mut self, shared: &Shared<D, C>) {
+        let _notice = PanicNotice(&shared.condition);
+        loop {
+            match self.requests.recv_timeout(shared.config.maintenance_interval) {
+                Ok(TaskRequest::Run { task, reply }) => {
+                    let result = self.run_task(shared, task, Trigger::Requested);
+                    match reply {
+                        // A caller that gave up waiting has no use for the answer.
+                        Some(reply) => drop(reply.send(result)),
+                        None => log_failure(task, result.err()),
+                    }
+                }
+                Ok(TaskRequest::Close { reply }) => {
+                    drop(reply.send(self.close(shared)));
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => self.look_around(shared),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn run_task<D: Disk, C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        task: CompactionTask,
+        trigger: Trigger,
+    ) -> Result<TaskReport> {
+        shared.condition.check_open()?;
+        let started = Instant::now();
+        shared.state.begin(task);
+        let system = &mut self.system;
+        let result = match task {
+            CompactionTask::CompactData => {
+                system.compact_data_file(shared, trigger).map(TaskReport::CompactData)
+            }
+            CompactionTask::CleanupExpired => {
+                system.cleanup_expired_entries(shared).map(TaskReport::CleanupExpired)
+            }
+            CompactionTask::OptimizeCompression => {
+                let bytes = shared.counters.raw_bytes_inserted.load(Ordering::Relaxed);
+                let report = system.optimize_compression_parameters(shared);
+                if report.is_ok() {
+                    self.tuned_at_bytes = bytes;
+                }
+                report.map(TaskReport::OptimizeCompression)
+            }
+            CompactionTask::RebuildIndex => {
+                let sequence = shared.processed_sequence.load(Ordering::SeqCst);
+                let report = system.rebuild_index_file(shared);
+                if report.is_ok() {
+                    self.saved_at_sequence = sequence;
+                }
+                report.map(TaskReport::RebuildIndex)
+            }
+        };
+        shared.state.end(started.elapsed());
+        result
+    }
+
+    /// Does what is due, most urgent first, until nothing is or somebody asks for something.
+    fn look_around<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) {
+        if shared.config.maintenance == Maintenance::Manual {
+            return;
+        }
+        while self.requests.is_empty() && !shared.state.should_stop() {
+            let Some(due) = self.due(shared) else { return };
+            let trigger = Trigger::Automatic { dead_ratio_max: shared.config.dead_ratio_max };
+            let task = match due {
+                Due::Expiry => CompactionTask::CleanupExpired,
+                Due::Compaction => CompactionTask::CompactData,
+                Due::Tuning => CompactionTask::OptimizeCompression,
+                Due::Snapshot => CompactionTask::RebuildIndex,
+            };
+            let result = self.run_task(shared, task, trigger);
+            if due == Due::Compaction {
+                self.stuck_ratio = reclaimable_ratio(&shared.slab.accounts());
+            }
+            if let Err(error) = result {
+                log_failure(task, Some(error));
+                // Not again at once: whatever stands in the way is likely to stand there still.
+                return;
+            }
+        }
+    }
+
+    fn due<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Option<Due> {
+        let accounts = shared.slab.accounts();
+        let ratio = reclaimable_ratio(&accounts);
+        self.stuck_ratio = self.stuck_ratio.min(ratio);
+        let inserted = shared.counters.raw_bytes_inserted.load(Ordering::Relaxed);
+        let sequence = shared.processed_sequence.load(Ordering::SeqCst);
+        let pulse = Pulse {
+            now_ms: shared.clock.now_ms(),
+            entries: shared.index.len(),
+            raw_bytes_since_tuning: inserted - self.tuned_at_bytes,
+            live_raw_bytes: accounts.iter().map(|account| account.summary.raw_bytes).sum(),
+            records_since_snapshot: sequence.saturating_sub(self.saved_at_sequence),
+            stuck_ratio: self.stuck_ratio,
+        };
+        let tuned = shared.config.compression == Compression::Tuned;
+        choose_task(&accounts, &pulse, shared.config.dead_ratio_max, shared.config.retune_ratio, tuned)
+    }
+
+    /// Saves the index, so that the next start need not replay what was written since.
+    fn close<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
+        if shared.condition.abandoned.load(Ordering::SeqCst)
+            || shared.condition.read_only.load(Ordering::SeqCst)
+            || shared.condition.disk_full.load(Ordering::SeqCst)
+        {
+            return Ok(());
+        }
+        let written = shared.in_flight.next_sequence() - 1 > self.saved_at_sequence;
+        if !written || shared.index.len() + shared.index.shadows() == 0 {
+            return Ok(());
+        }
+        self.system.save_index(shared, true).map(|_| ())
+    }
+}
+
+fn log_failure(task: CompactionTask, error: Option<crate::error::Error>) {
+    match error {
+        None => {}
+        Some(error) if error.kind() == ErrorKind::Cancelled => tracing::debug!(?task, "cancelled"),
+        Some(error) => tracing::warn!(?task, %error, "maintenance failed; it will be tried again"),
+    }
+}

@@ -1,0 +1,414 @@
+//! The writer: the one thread that appends records and commits edits.
+//!
+//! It takes requests in the order of its queue, writes a batch with one call, and only then lets go of the in-flight
+//! copies, so that a reader finds every accepted record in one place or the other. It never waits for anybody.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::core::segment::decode_record;
+use super::core::storage::ColdTierStorage;
+use super::frontier::Frontier;
+use super::in_flight::EncodedRecord;
+use super::message::{ActiveRows, Committed, WriteRequest};
+use super::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
+use super::queue::Waker;
+use super::serialization::record::{RECORD_HEADER_BYTES, RecordMeta, payload_sum, record_bytes};
+use super::shared::{PanicNotice, Shared, count};
+use crate::clock::Clock;
+use crate::config::Durability;
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::Disk;
+
+/// A batch is handed to the kernel when it has grown to this.
+const BATCH_BYTES: usize = 256 << 10;
+/// With no interval to keep, the writer looks at its clock this often.
+const IDLE_TICK: Duration = Duration::from_secs(1);
+/// A full disk is tried again this often.
+const FULL_TICK: Duration = Duration::from_millis(100);
+
+pub(super) struct Writer<D: Disk> {
+    storage: ColdTierStorage<D>,
+    requests: Receiver<WriteRequest>,
+    waker: Waker,
+    frontier: Frontier,
+    /// Appended to the buffer, not yet in the file.
+    pending: Vec<Pending>,
+    acks: Vec<Sender<Result<()>>>,
+    /// Keys whose accepted write was lost: what they replaced must not come back, so each gets a tombstone.
+    doomed: HashMap<u64, Vec<u8>>,
+    /// Accepted writes lost since the last flush.
+    lost: u64,
+    synced_at: Instant,
+}
+
+struct Pending {
+    record: EncodedRecord,
+    /// Where it is going to be; `None` if no place could be had.
+    location: Option<Location>,
+    /// The index entry it took the place of.
+    replaced: Option<IndexEntry>,
+    charge: u64,
+}
+
+enum Next {
+    Request(WriteRequest),
+    Tick,
+    End,
+}
+
+impl<D: Disk> Writer<D> {
+    pub(super) fn new(
+        storage: ColdTierStorage<D>,
+        requests: Receiver<WriteRequest>,
+        waker: Waker,
+        next_sequence: u64,
+    ) -> Self {
+        Self {
+            storage,
+            requests,
+            waker,
+            frontier: Frontier::new(next_sequence),
+            pending: Vec::new(),
+            acks: Vec::new(),
+            doomed: HashMap::new(),
+            lost: 0,
+            synced_at: Instant::now(),
+        }
+    }
+
+    /// Works until `Close`, or until every sender is gone.
+    pub(super) fn run<C: Clock>(mut self, shared: &Shared<D, C>) {
+        let _notice = PanicNotice(&shared.condition);
+        loop {
+            match self.next(shared) {
+                Next::Request(WriteRequest::Close { reply }) => {
+                    // A caller that gave up waiting has no use for the answer.
+                    drop(reply.send(self.close(shared)));
+                    return;
+                }
+                Next::Request(request) => self.serve(shared, request),
+                Next::Tick => self.tick(shared),
+                Next::End => return,
+            }
+        }
+    }
+
+    fn next<C: Clock>(&mut self, shared: &Shared<D, C>) -> Next {
+        // While there is more in the queue, batches grow; an empty queue ends the batch.
+        if let Ok(request) = self.requests.try_recv() {
+            return if self.is_sync_due(shared) {
+                self.sync_then(shared, request)
+            } else {
+                Next::Request(request)
+            };
+        }
+        self.hand_over(shared);
+        let wait = self.until_tick(shared);
+        match self.requests.recv_timeout(wait) {
+            Ok(request) => Next::Request(request),
+            Err(RecvTimeoutError::Timeout) => Next::Tick,
+            Err(RecvTimeoutError::Disconnected) => Next::End,
+        }
+    }
+
+    fn sync_then<C: Clock>(&mut self, shared: &Shared<D, C>, request: WriteRequest) -> Next {
+        self.tick(shared);
+        Next::Request(request)
+    }
+
+    fn interval<C: Clock>(shared: &Shared<D, C>) -> Option<Duration> {
+        match shared.config.durability {
+            Durability::Interval(interval) => Some(interval),
+            Durability::Never | Durability::Always => None,
+        }
+    }
+
+    fn is_sync_due<C: Clock>(&self, shared: &Shared<D, C>) -> bool {
+        Self::interval(shared).is_some_and(|interval| self.synced_at.elapsed() >= interval)
+    }
+
+    fn until_tick<C: Clock>(&self, shared: &Shared<D, C>) -> Duration {
+        if shared.condition.disk_full.load(Ordering::Relaxed) {
+            return FULL_TICK;
+        }
+        let interval = Self::interval(shared).unwrap_or(IDLE_TICK);
+        interval.saturating_sub(self.synced_at.elapsed()).max(Duration::from_millis(1))
+    }
+
+    /// Follows the wall clock; syncs if it is time; tries a full disk again.
+    fn tick<C: Clock>(&mut self, shared: &Shared<D, C>) {
+        self.synced_at = Instant::now();
+        if let Some(jump) = shared.clock.follow_wall() {
+            count(&shared.counters.clock_jumps_refused, 1);
+            tracing::warn!(by_ms = jump.by_ms, "forward jump of the wall clock refused");
+        }
+        self.hand_over(shared);
+        self.bury_doomed(shared);
+        let observed = shared.condition.expiry_observed.load(Ordering::Relaxed);
+        if Self::interval(shared).is_some() && (self.storage.is_dirty() || observed)
+            && let Err(error) = self.sync(shared) {
+                tracing::warn!(%error, "sync failed; the next flush tells");
+            }
+    }
+
+    fn serve<C: Clock>(&mut self, shared: &Shared<D, C>, request: WriteRequest) {
+        match request {
+            WriteRequest::Append { record, charge, ack } => {
+                self.acks.extend(ack);
+                self.append(shared, record, charge);
+                if self.storage.buffered_bytes() >= BATCH_BYTES {
+                    self.hand_over(shared);
+                }
+            }
+            WriteRequest::Barrier { sync, reply } => {
+                self.hand_over(shared);
+                let result = if sync { self.flush(shared) } else { Ok(()) };
+                drop(reply.send(result));
+            }
+            WriteRequest::Seal { reply } => {
+                self.hand_over(shared);
+                let result = self.check_writable(shared).and_then(|()| self.storage.seal(shared));
+                drop(reply.send(self.noted(shared, result)));
+            }
+            WriteRequest::ExpiredRows { now_ms, reply } => {
+                self.hand_over(shared);
+                drop(reply.send(Ok(self.expired_rows(shared, now_ms))));
+            }
+            WriteRequest::Commit { edit, reply } => {
+                self.hand_over(shared);
+                let result = self.check_writable(shared).and_then(|()| self.storage.commit(shared, &edit));
+                drop(reply.send(self.noted(shared, result).map(|edit| Committed { edit })));
+            }
+            WriteRequest::Close { .. } => unreachable!("run answers it"),
+        }
+    }
+
+    fn check_writable<C: Clock>(&self, shared: &Shared<D, C>) -> Result<()> {
+        if shared.condition.read_only.load(Ordering::SeqCst) {
+            return shared.condition.check_writable();
+        }
+        Ok(())
+    }
+
+    /// Appends a record to the buffer and points the index at where it will be. Readers look at the in-flight copy
+    /// until the bytes are there.
+    fn append<C: Clock>(&mut self, shared: &Shared<D, C>, mut record: EncodedRecord, charge: u64) {
+        let id = EntryId::of(record.hash);
+        if !self.frontier.arrive(record.meta.sequence, id) {
+            shared.in_flight.remove(id, record.meta.sequence);
+            shared.budget.release(charge, &self.waker);
+            return;
+        }
+        let bytes = record.meta.record_bytes();
+        if self.storage.wants_seal(shared.config.segment_bytes, bytes, record.meta.sequence) {
+            self.hand_over(shared);
+        }
+        let base = self.frontier.next().min(record.meta.sequence);
+        let placed = self
+            .check_writable(shared)
+            .and_then(|()| self.storage.place(shared, bytes, base, record.meta.sequence));
+        let location = match placed {
+            Ok(location) => location,
+            Err(error) => {
+                let replaced = shared.index.get(id);
+                self.lose(shared, &[Pending { record, location: None, replaced, charge }]);
+                self.note_failure(shared, &error);
+                return;
+            }
+        };
+        let size = if record.meta.tombstone { SizeClass::SHADOW } else { SizeClass::of(bytes) };
+        let replaced = shared.index.set(id, IndexEntry { location, size });
+        record.meta.first = replaced.is_none();
+        if let Some(replaced) = replaced {
+            shared.slab.note_dead(replaced);
+        }
+        self.storage.append(record.hash, &record.meta, &record.stored, record.sum);
+        self.doomed.remove(&record.hash);
+        self.pending.push(Pending { record, location: Some(location), replaced, charge });
+    }
+
+    /// Writes the batch; then, and only then, lets go of the in-flight copies.
+    fn hand_over<C: Clock>(&mut self, shared: &Shared<D, C>) {
+        if !self.pending.is_empty() {
+            let written = self.storage.write_out(shared);
+            let pending = std::mem::take(&mut self.pending);
+            match written {
+                Ok(()) => self.let_go(shared, pending),
+                Err(error) => {
+                    self.storage.discard();
+                    self.lose(shared, &pending);
+                    self.note_failure(shared, &error);
+                }
+            }
+        }
+        shared.processed_sequence.store(self.frontier.next() - 1, Ordering::SeqCst);
+        self.answer_acks(shared);
+    }
+
+    fn let_go<C: Clock>(&mut self, shared: &Shared<D, C>, pending: Vec<Pending>) {
+        let mut charge = 0;
+        for Pending { record, charge: bytes, .. } in &pending {
+            shared.in_flight.remove(EntryId::of(record.hash), record.meta.sequence);
+            charge += bytes;
+        }
+        shared.budget.release(charge, &self.waker);
+        self.pending = pending;
+        self.pending.clear();
+    }
+
+    /// Accepted records that could not be written read as misses from now on. What they replaced stays in the index as
+    /// a shadow, so that it is remembered until a tombstone has buried it. Newest first: of several records of one key
+    /// in the batch, each gives way to what it replaced.
+    fn lose<C: Clock>(&mut self, shared: &Shared<D, C>, records: &[Pending]) {
+        for Pending { record, location, replaced, charge } in records.iter().rev() {
+            let id = EntryId::of(record.hash);
+            let shadow = replaced.map(|replaced| IndexEntry { size: SizeClass::SHADOW, ..replaced });
+            let standing = location.or(replaced.map(|replaced| replaced.location));
+            if let Some(standing) = standing {
+                shared.index.replace_if(id, standing, shadow);
+            }
+            if let (Some(_), Some(key)) = (replaced, key_of(record, shared)) {
+                self.doomed.insert(record.hash, key);
+            }
+            shared.in_flight.remove(id, record.meta.sequence);
+            shared.budget.release(*charge, &self.waker);
+        }
+        self.lost += records.len() as u64;
+        count(&shared.counters.writes_lost, records.len() as u64);
+    }
+
+    fn note_failure<C: Clock>(&mut self, shared: &Shared<D, C>, error: &Error) {
+        match error.kind() {
+            ErrorKind::ReadOnly => shared.condition.read_only.store(true, Ordering::SeqCst),
+            _ => shared.condition.disk_full.store(true, Ordering::SeqCst),
+        }
+        tracing::error!(%error, lost = self.lost, "accepted writes were lost");
+    }
+
+    fn noted<C: Clock, T>(&mut self, shared: &Shared<D, C>, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && error.is_read_only()
+        {
+            shared.condition.read_only.store(true, Ordering::SeqCst);
+            tracing::error!(%error, "the store is read-only now");
+        }
+        result
+    }
+
+    /// Writes a tombstone for every key whose write was lost. While that fails, no flush succeeds.
+    fn bury_doomed<C: Clock>(&mut self, shared: &Shared<D, C>) {
+        let was_full = shared.condition.disk_full.load(Ordering::SeqCst);
+        if self.doomed.is_empty() && !was_full {
+            return;
+        }
+        if shared.condition.read_only.load(Ordering::SeqCst) {
+            return;
+        }
+        for (hash, key) in std::mem::take(&mut self.doomed) {
+            let id = EntryId::of(hash);
+            // A newer record of the key is on its way: it buries the old one itself.
+            if let Some(sequence) = shared.in_flight.sequence_for_writer(id) {
+                let record = tombstone(hash, &key, sequence);
+                self.append(shared, record, 0);
+            }
+        }
+        self.hand_over(shared);
+        if self.doomed.is_empty() {
+            // Something must have been written to know that there is room again.
+            let probe = self.storage.write_out(shared);
+            shared.condition.disk_full.store(probe.is_err(), Ordering::SeqCst);
+        }
+    }
+
+    /// Everything accepted before is durable, or the caller learns what is not.
+    fn flush<C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
+        self.bury_doomed(shared);
+        let lost = std::mem::take(&mut self.lost);
+        self.check_writable(shared)?;
+        if !self.doomed.is_empty() {
+            self.lost = lost;
+            let text = format!("{lost} accepted writes were lost, and the disk is still full: free space");
+            return Err(Error::new(ErrorKind::Full, text));
+        }
+        self.sync(shared)?;
+        if lost > 0 {
+            let text = format!("{lost} accepted writes were lost since the last flush; they read as misses");
+            return Err(Error::new(ErrorKind::WriteLost, text));
+        }
+        Ok(())
+    }
+
+    fn sync<C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
+        self.check_writable(shared)?;
+        let result = self.storage.sync(shared);
+        self.noted(shared, result)
+    }
+
+    fn answer_acks<C: Clock>(&mut self, shared: &Shared<D, C>) {
+        if self.acks.is_empty() {
+            return;
+        }
+        let result = self.flush(shared);
+        for ack in self.acks.drain(..) {
+            drop(ack.send(result.as_ref().map_err(Error::echo).copied()));
+        }
+    }
+
+    fn expired_rows<C: Clock>(&self, shared: &Shared<D, C>, now_ms: u64) -> Option<ActiveRows> {
+        let (slot, segment_id, rows, records_end) = self.storage.active_rows()?;
+        let bytes = |at: usize| super::core::segment::row_bytes(rows, at, records_end) as u64;
+        let expired = (0..rows.len()).filter(|at| rows[*at].is_expired(now_ms));
+        let left = rows.iter().filter(|row| row.expires_at_ms > now_ms).map(|row| row.expires_at_ms).min();
+        shared.slab.set_next_expiry(slot, left.unwrap_or(u64::MAX));
+        Some(ActiveRows { slot, segment_id, rows: expired.map(|at| (rows[at], bytes(at))).collect() })
+    }
+
+    fn close<C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
+        if shared.condition.abandoned.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.hand_over(shared);
+        let flushed = self.flush(shared);
+        if shared.condition.read_only.load(Ordering::SeqCst) {
+            return flushed;
+        }
+        let sealed = self.storage.seal(shared).and_then(|()| {
+            shared.condition.expiry_observed.store(true, Ordering::SeqCst);
+            self.storage.sync(shared)
+        });
+        flushed.and(sealed)
+    }
+}
+
+/// The key of a record, decoded from what was to be stored.
+fn key_of<D: Disk, C: Clock>(record: &EncodedRecord, shared: &Shared<D, C>) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; RECORD_HEADER_BYTES];
+    bytes.extend_from_slice(&record.stored);
+    let mut raw = Vec::new();
+    decode_record(&record.meta, &mut bytes, &shared.dictionaries, &mut raw).ok()?;
+    raw.truncate(record.meta.key_len as usize);
+    Some(raw)
+}
+
+/// A deletion, ready to be placed or appended.
+pub(super) fn tombstone(hash: u64, key: &[u8], sequence: u64) -> EncodedRecord {
+    let meta = RecordMeta {
+        sequence,
+        expires_at_ms: 0,
+        key_len: key.len() as u32,
+        raw_len: key.len() as u32,
+        stored_len: key.len() as u32,
+        codec: 0,
+        dictionary: 0,
+        tombstone: true,
+        first: false,
+    };
+    let stored = bytes::Bytes::copy_from_slice(key);
+    let sum = payload_sum(0, &stored);
+    debug_assert!(meta.record_bytes() == record_bytes(key.len()));
+    EncodedRecord { meta, hash, stored, sum }
+}

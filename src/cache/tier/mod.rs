@@ -1,0 +1,3 @@
+//! The tiers. They do not know each other.
+
+pub mod cold;

@@ -1,0 +1,99 @@
+//! The one seam to the file system.
+//!
+//! Everything the store does to files goes through [`Disk`] and [`DiskFile`], so that a test can record every write,
+//! sync, rename and unlink, or make any of them fail. Nothing above this module touches `std::fs`.
+//!
+//! Durability contract, that of POSIX and no more: written bytes survive a power cut once `sync` on their file has
+//! returned; a created, renamed or removed name survives once `sync_dir` on its directory has returned.
+
+mod os;
+
+pub use os::{OsDisk, OsFile};
+
+use std::io;
+use std::path::Path;
+
+/// A file system, as far as the store needs one.
+pub trait Disk: Send + Sync + 'static {
+    /// An open file.
+    type File: DiskFile;
+    /// Held while a store is open; released when dropped, and by the death of the process.
+    type Lock: Send + Sync + 'static;
+
+    /// Creates the directory and its parents, readable by the owner alone. An existing one is left as it is.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Creates a file that must not exist yet, for reading and writing, readable by the owner alone.
+    fn create(&self, path: &Path) -> io::Result<Self::File>;
+    /// Opens an existing regular file for reading and appending. Never follows a symbolic link, never truncates.
+    fn open(&self, path: &Path) -> io::Result<Self::File>;
+    /// Opens an existing regular file for reading. Never follows a symbolic link.
+    fn open_read(&self, path: &Path) -> io::Result<Self::File>;
+    /// Renames a file; an existing one at `to` is replaced atomically.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a name.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// The names of the files in a directory, in no order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Takes the lock file of a store, without waiting: `None` if another holds it.
+    fn lock(&self, path: &Path) -> io::Result<Option<Self::Lock>>;
+}
+
+/// An open file of a [`Disk`]: positional reads and writes, no cursor.
+pub trait DiskFile: Send + Sync + 'static {
+    /// Reads up to `buf.len()` bytes at `offset`; fewer near the end of the file, 0 behind it.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes some of `buf` at `offset` and says how many bytes.
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize>;
+    /// Makes the bytes written so far, and the length, durable (`fdatasync`).
+    fn sync(&self) -> io::Result<()>;
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether the file holds no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Bytes the file system has given the file, as `du` counts them.
+    fn allocated_bytes(&self) -> io::Result<u64>;
+
+    /// Reads until `buf` is full or the file ends; returns the bytes read.
+    fn read_full_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buf.len() {
+            match self.read_at(&mut buf[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes all of `buf` at `offset`.
+    fn write_full_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < buf.len() {
+            match self.write_at(&buf[done..], offset + done as u64) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => done += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The whole of a file, up to `max` bytes; a longer file is an error.
+pub(crate) fn read_all<F: DiskFile>(file: &F, max: u64) -> io::Result<Vec<u8>> {
+    let len = file.len()?;
+    if len > max {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{len} bytes, more than {max}")));
+    }
+    let mut bytes = vec![0; len as usize];
+    let got = file.read_full_at(&mut bytes, 0)?;
+    bytes.truncate(got);
+    Ok(bytes)
+}

@@ -1,0 +1,106 @@
+//! [`Disk`] on the operating system's files. The only place where `std::fs` is used.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+use super::{Disk, DiskFile};
+
+/// The real file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsDisk;
+
+/// A file of the real file system.
+#[derive(Debug)]
+pub struct OsFile(File);
+
+/// A FIFO or device planted under one of our names must neither block the open nor be read.
+fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<OsFile> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = options.custom_flags(flags.bits() as i32).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok(OsFile(file))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the seam the other modules are sent to")]
+impl Disk for OsDisk {
+    type File = OsFile;
+    type Lock = File;
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<OsFile> {
+        open_regular(OpenOptions::new().read(true).write(true).create_new(true).mode(0o600), path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<OsFile> {
+        open_regular(OpenOptions::new().read(true).write(true), path)
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<OsFile> {
+        open_regular(OpenOptions::new().read(true), path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            // A name that is not UTF-8 cannot be one of ours: it is not listed, and so never touched.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<File>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let OsFile(file) = open_regular(&mut options, path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+impl DiskFile for OsFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buf, offset)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        self.0.write_at(buf, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn allocated_bytes(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.blocks() * 512)
+    }
+}

@@ -1,0 +1,392 @@
+//! A scripted run: seeded random operations on a store over a recording disk, with every task, reopening and a turned
+//! clock; its outcome is the log of what the disk saw and the history of every key.
+//!
+//! One thread drives the store and marks in the log where it stands, so that for each prefix of the log it is known
+//! what had begun and what had been acknowledged.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use fastrand::Rng;
+use larder::{
+    Codec, ColdTier, ColdTierConfig, CompactionTask, Compression, Durability, Maintenance, ManualClock,
+};
+
+use crate::contents::{Contents, Present, expect_contents, read_all};
+use crate::fault::{Fault, FaultKind};
+use crate::history::{History, Window};
+use crate::recording::{Event, Mark, MarkKind, RecordingDisk};
+use crate::values::{key, value};
+
+/// When every scripted run begins, in unix milliseconds.
+pub const START_MS: u64 = 1_760_000_000_000;
+/// Keys of a run; the first ones are used most.
+const KEYS: u64 = 140;
+const KEYS_HOT: u64 = 24;
+const STEPS: u64 = 230;
+
+/// How a run of that seed sets up its store.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub durability: Durability,
+    pub segment_bytes: u64,
+    pub compression: Compression,
+    /// Whether somebody had made the directory before, or the store makes it.
+    pub dir_exists: bool,
+}
+
+impl Plan {
+    pub fn of(seed: u64) -> Self {
+        let durability = match seed % 4 {
+            0 => Durability::Never,
+            1 => Durability::Interval(Duration::from_millis(1)),
+            2 => Durability::Interval(Duration::from_secs(1)),
+            _ => Durability::Always,
+        };
+        let compression = match seed / 4 % 4 {
+            0 | 1 => Compression::Tuned,
+            2 => Compression::Fixed(Codec::Zstd(1)),
+            _ => Compression::Fixed(Codec::None),
+        };
+        let segment_bytes = if (seed / 2).is_multiple_of(2) { 64 << 10 } else { 150 << 10 };
+        Self { seed, durability, segment_bytes, compression, dir_exists: !seed.is_multiple_of(3) }
+    }
+
+    pub fn config(&self, dir: &Path) -> ColdTierConfig {
+        ColdTierConfig::new(dir)
+            .durability(self.durability)
+            .segment_bytes(self.segment_bytes)
+            .compression(self.compression)
+            .maintenance(Maintenance::Manual)
+    }
+}
+
+/// What a run left behind: the log, and the history of every key.
+pub struct Trace {
+    pub events: Vec<Event>,
+    pub history: History,
+}
+
+/// Runs the script of that plan in `dir`, which must not hold a store yet.
+pub fn record(plan: Plan, dir: &Path) -> Result<Trace, Fault> {
+    if plan.dir_exists {
+        std::fs::create_dir(dir).expect("create the store's directory");
+    }
+    let mut script = Script::open(plan, dir, START_MS, 0, History::default())?;
+    let mut rng = Rng::with_seed(plan.seed);
+    for number in 0..KEYS {
+        script.insert(number, &mut rng)?;
+    }
+    let mut tunings = 0;
+    for _ in 0..STEPS {
+        match rng.u32(..100) {
+            0..48 => script.insert(hot_key(&mut rng), &mut rng)?,
+            48..60 => script.remove(hot_key(&mut rng))?,
+            60..70 => script.advance(rng.u64(1..=900)),
+            70..77 => script.flush()?,
+            77..82 => script.settle(),
+            82..85 => script = script.reopen()?,
+            85..90 => script.check()?,
+            step => {
+                let task = match step {
+                    90..94 => CompactionTask::CompactData,
+                    94..96 => CompactionTask::CleanupExpired,
+                    96..98 => CompactionTask::RebuildIndex,
+                    _ if tunings < 2 => CompactionTask::OptimizeCompression,
+                    _ => CompactionTask::CompactData,
+                };
+                tunings += u32::from(task == CompactionTask::OptimizeCompression);
+                let beside = if rng.bool() { rng.u64(1..12) } else { 0 };
+                script.run(task, beside, &mut rng)?;
+            }
+        }
+    }
+    script.close()
+}
+
+/// What a recovered store is put through while its disk is recorded: the second part of a pair of crashes.
+/// `window` says what the first crash left open; `history` ends with it.
+pub fn record_recovery(
+    plan: Plan,
+    dir: &Path,
+    window: Window,
+    history: &History,
+    rng: &mut Rng,
+) -> Result<Trace, Fault> {
+    let (op, now_ms) = (window.ceiling + 1, window.now_max_ms);
+    let mut script = Script::open(plan, dir, now_ms, op, history.clone())?;
+    let contents = read_all(script.store(), history.keys.keys(), Some(now_ms))?;
+    history.judge(window, &contents)?;
+    script.history.note_recovery(op, window.ceiling, &contents);
+    if rng.bool() {
+        script.flush()?;
+    }
+    for _ in 0..rng.u32(4..16) {
+        match rng.u32(..10) {
+            0..6 => script.insert(hot_key(rng), rng)?,
+            6..8 => script.remove(hot_key(rng))?,
+            8 => script.advance(rng.u64(1..=900)),
+            _ => script.flush()?,
+        }
+    }
+    let mut tasks =
+        [CompactionTask::CompactData, CompactionTask::CleanupExpired, CompactionTask::RebuildIndex];
+    rng.shuffle(&mut tasks);
+    for task in tasks {
+        script.run(task, rng.u64(..3), rng)?;
+    }
+    script.check()?;
+    script.close()
+}
+
+fn hot_key(rng: &mut Rng) -> u64 {
+    if rng.u32(..10) < 6 { rng.u64(..KEYS_HOT) } else { rng.u64(..KEYS) }
+}
+
+struct Script<'a> {
+    cold: ColdTier<RecordingDisk, ManualClock>,
+    plan: Plan,
+    dir: &'a Path,
+    log: Sender<Event>,
+    events: Receiver<Event>,
+    /// Number of the last operation begun.
+    op: u64,
+    now_ms: u64,
+    /// How often the store was opened.
+    opened: u64,
+    history: History,
+}
+
+impl<'a> Script<'a> {
+    fn open(plan: Plan, dir: &'a Path, now_ms: u64, op: u64, history: History) -> Result<Self, Fault> {
+        let (log, events) = unbounded();
+        mark(&log, MarkKind::Started, op, now_ms);
+        // The handles of a recovery are not those of the run before it: both may be in one file system's model.
+        let opened = (op + 1) << 8;
+        let cold = open_store(plan, dir, &log, opened, now_ms)?;
+        Ok(Self { cold, plan, dir, log, events, op, now_ms, opened, history })
+    }
+
+    fn store(&self) -> &ColdTier<RecordingDisk, ManualClock> {
+        &self.cold
+    }
+
+    fn mark(&self, kind: MarkKind) {
+        mark(&self.log, kind, self.op, self.now_ms);
+    }
+
+    fn begin(&mut self) {
+        self.op += 1;
+        self.mark(MarkKind::Started);
+    }
+
+    /// After a write that was accepted.
+    fn accepted(&self) {
+        if self.plan.durability == Durability::Always {
+            self.mark(MarkKind::Durable);
+        }
+    }
+
+    fn insert(&mut self, number: u64, rng: &mut Rng) -> Result<(), Fault> {
+        let (key, len) = (key(number), value_len(rng));
+        let ttl_ms = match rng.u32(..10) {
+            0 => Some(rng.u64(1..=50)),
+            1 | 2 => Some(rng.u64(1..=4000)),
+            3 => Some(3_600_000),
+            _ => None,
+        };
+        self.begin();
+        let value = value(self.op, len, rng.u32(..10) < 6);
+        let present = Present { value, expires_at_ms: ttl_ms.map(|ttl_ms| self.now_ms + ttl_ms) };
+        let inserted = match ttl_ms {
+            Some(ttl_ms) => self.cold.insert_with_ttl(&key, &present.value, Duration::from_millis(ttl_ms)),
+            None => self.cold.insert(&key, &present.value),
+        };
+        self.history.note(self.op, &key, Some(present));
+        inserted.map_err(|error| Fault::failed("insert", error))?;
+        self.accepted();
+        Ok(())
+    }
+
+    fn remove(&mut self, number: u64) -> Result<(), Fault> {
+        let key = key(number);
+        self.begin();
+        self.history.note(self.op, &key, None);
+        self.cold.remove(&key).map_err(|error| Fault::failed("remove", error))?;
+        self.accepted();
+        Ok(())
+    }
+
+    fn advance(&mut self, ms: u64) {
+        // The mark comes first: whatever the store writes with the new time stands behind it in the log.
+        self.now_ms += ms;
+        self.begin();
+        self.cold.clock().advance(ms);
+    }
+
+    fn flush(&mut self) -> Result<(), Fault> {
+        self.begin();
+        self.cold.flush().map_err(|error| Fault::failed("flush", error))?;
+        self.mark(MarkKind::Durable);
+        Ok(())
+    }
+
+    /// Waits until everything accepted has been handed to the kernel, where that happens soon.
+    fn settle(&mut self) {
+        let began = Instant::now();
+        while self.cold.stats().queued_bytes > 0 {
+            if began.elapsed() > Duration::from_secs(1) {
+                return;
+            }
+            std::thread::yield_now();
+        }
+        self.mark(MarkKind::HandedOver);
+    }
+
+    /// Runs a task, and meanwhile that many inserts.
+    fn run(&mut self, task: CompactionTask, beside: u64, rng: &mut Rng) -> Result<(), Fault> {
+        self.begin();
+        let failed = |error| Fault::failed(&format!("{task:?}"), error);
+        if beside == 0 {
+            return self.cold.run(task).map(drop).map_err(failed);
+        }
+        // The store is borrowed by the other thread, and this one goes on noting what it does.
+        let (log, plan, now_ms) = (&self.log, self.plan, self.now_ms);
+        let (op, history, cold) = (&mut self.op, &mut self.history, &self.cold);
+        std::thread::scope(|scope| {
+            let running = scope.spawn(move || cold.run(task));
+            for _ in 0..beside {
+                *op += 1;
+                mark(log, MarkKind::Started, *op, now_ms);
+                let (key, value) = (key(hot_key(rng)), value(*op, value_len(rng), rng.bool()));
+                let inserted = cold.insert(&key, &value);
+                history.note(*op, &key, Some(Present { value, expires_at_ms: None }));
+                inserted.map_err(|error| Fault::failed("insert", error))?;
+                if plan.durability == Durability::Always {
+                    mark(log, MarkKind::Durable, *op, now_ms);
+                }
+            }
+            match running.join() {
+                Ok(report) => report.map(drop).map_err(failed),
+                Err(_) => Err(Fault { kind: FaultKind::Panicked, text: format!("{task:?}") }),
+            }
+        })
+    }
+
+    /// The running store holds exactly the last state of every key.
+    fn check(&self) -> Result<(), Fault> {
+        let window =
+            Window { floor: self.op, ceiling: self.op, now_min_ms: self.now_ms, now_max_ms: self.now_ms };
+        let contents = read_all(&self.cold, self.history.keys.keys(), Some(self.now_ms))?;
+        self.history.judge(window, &contents)
+    }
+
+    fn reopen(mut self) -> Result<Self, Fault> {
+        self.begin();
+        let Self { cold, plan, dir, log, events, op, now_ms, opened, history } = self;
+        cold.close().map_err(|error| Fault::failed("close", error))?;
+        mark(&log, MarkKind::Durable, op, now_ms);
+        let opened = opened + 1;
+        let cold = open_store(plan, dir, &log, opened, now_ms)?;
+        let script = Self { cold, plan, dir, log, events, op, now_ms, opened, history };
+        script.check().map_err(|fault| fault.when("after a clean reopen"))?;
+        Ok(script)
+    }
+
+    fn close(mut self) -> Result<Trace, Fault> {
+        self.begin();
+        self.cold.close().map_err(|error| Fault::failed("close", error))?;
+        mark(&self.log, MarkKind::Durable, self.op, self.now_ms);
+        drop(self.log);
+        Ok(Trace { events: self.events.iter().collect(), history: self.history })
+    }
+}
+
+fn mark(log: &Sender<Event>, kind: MarkKind, op: u64, now_ms: u64) {
+    log.send(Event::Mark(Mark { kind, op, now_ms })).expect("the script holds the receiver");
+}
+
+fn open_store(
+    plan: Plan,
+    dir: &Path,
+    log: &Sender<Event>,
+    opened: u64,
+    now_ms: u64,
+) -> Result<ColdTier<RecordingDisk, ManualClock>, Fault> {
+    let disk = RecordingDisk::new(dir, log.clone(), opened);
+    ColdTier::open_with(plan.config(dir), disk, ManualClock::new(now_ms))
+        .map_err(|error| Fault::failed("open", error))
+}
+
+fn value_len(rng: &mut Rng) -> usize {
+    match rng.u32(..100) {
+        0..5 => 0,
+        5..15 => rng.usize(1..=16),
+        15..70 => rng.usize(17..=800),
+        70..96 => rng.usize(801..=3000),
+        _ => rng.usize(3001..=30_000),
+    }
+}
+
+/// Puts a recovered store to work: writes, every task that moves or drops records, a clean restart; after each step it
+/// must hold exactly what it should. `now_ms` is the store's time, where known; `wall_ms` the clock it was opened at.
+pub fn work_on(
+    plan: Plan,
+    dir: &Path,
+    cold: ColdTier<larder::OsDisk, ManualClock>,
+    contents: Contents,
+    history: &History,
+    (wall_ms, now_ms): (u64, Option<u64>),
+    rng: &mut Rng,
+) -> Result<(), Fault> {
+    let mut expected = contents;
+    let fresh = b"written after recovery".to_vec();
+    let keys = || history.keys.keys().chain(std::iter::once(&fresh));
+    let failed = |call: &str, error| Fault::failed(call, error).when("after recovery");
+
+    let rewritten = key(hot_key(rng));
+    for (nth, key) in [&fresh, &rewritten].into_iter().enumerate() {
+        let value = value(u64::MAX - nth as u64, value_len(rng), rng.bool());
+        cold.insert(key, &value).map_err(|error| failed("insert", error))?;
+        expected.insert(key.clone(), Present { value, expires_at_ms: None });
+    }
+    let removed = key(hot_key(rng));
+    cold.remove(&removed).map_err(|error| failed("remove", error))?;
+    expected.remove(&removed);
+    let mut now_ms = now_ms;
+    if let (Some(now), true) = (now_ms, rng.u32(..3) == 0) {
+        let later_ms = now + rng.u64(1..=2000);
+        cold.clock().advance(later_ms - now);
+        expected.retain(|_, present| present.expires_at_ms.is_none_or(|at| at > later_ms));
+        now_ms = Some(later_ms);
+    }
+    let check = |cold: &ColdTier<larder::OsDisk, ManualClock>, when: &str, expected: &Contents| {
+        read_all(cold, keys(), now_ms)
+            .and_then(|read| expect_contents(expected, &read))
+            .map_err(|f| f.when(when))
+    };
+    check(&cold, "after new writes", &expected)?;
+    cold.flush().map_err(|error| failed("flush", error))?;
+    check(&cold, "after a flush", &expected)?;
+
+    let mut tasks =
+        [CompactionTask::CompactData, CompactionTask::CleanupExpired, CompactionTask::RebuildIndex];
+    rng.shuffle(&mut tasks);
+    for task in tasks {
+        cold.run(task).map_err(|error| failed(&format!("{task:?}"), error))?;
+        check(&cold, &format!("after {task:?} of {tasks:?}"), &expected)?;
+        let (len, live) = (cold.len(), expected.len() as u64);
+        if task == CompactionTask::CleanupExpired && len != live {
+            let text = format!("after a cleanup: len {len} with {live} entries");
+            return Err(Fault { kind: FaultKind::Wrong, text });
+        }
+    }
+    cold.close().map_err(|error| failed("close", error))?;
+    let reopened_ms = wall_ms.max(now_ms.unwrap_or(0));
+    let cold = ColdTier::open_with(plan.config(dir), larder::OsDisk, ManualClock::new(reopened_ms))
+        .map_err(|error| failed("reopen", error))?;
+    check(&cold, "after a second restart", &expected)?;
+    cold.close().map_err(|error| failed("second close", error))
+}

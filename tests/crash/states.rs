@@ -1,0 +1,275 @@
+//! Crash states: laid out as files, recovered, judged, put to work again.
+
+use std::path::{Path, PathBuf};
+
+use fastrand::Rng;
+use larder::{ColdTier, Disk, DiskFile, ManualClock, OsDisk};
+
+use crate::contents::read_all;
+use crate::crash_fs::{CrashFs, Image};
+use crate::fault::{Fault, unwinding};
+use crate::history::{History, Window};
+use crate::recording::{Event, MarkKind};
+use crate::script::{Plan, START_MS, Trace, record_recovery, work_on};
+
+/// The two ways a run can end before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    PowerCut,
+    Kill,
+}
+
+/// What a log says at one of its prefixes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    floor: u64,
+    floor_now_ms: u64,
+    ceiling: u64,
+    now_ms: u64,
+}
+
+impl Standing {
+    /// Goes on through more of the log. A power cut does not respect what was only handed to the kernel.
+    fn follow(mut self, events: &[Event], crash: Crash) -> Self {
+        for event in events {
+            let Event::Mark(mark) = event else { continue };
+            self.now_ms = self.now_ms.max(mark.now_ms);
+            match mark.kind {
+                MarkKind::Started => self.ceiling = mark.op,
+                MarkKind::HandedOver if crash == Crash::Kill => self.floor = mark.op,
+                MarkKind::HandedOver => {}
+                MarkKind::Durable => (self.floor, self.floor_now_ms) = (mark.op, mark.now_ms),
+            }
+        }
+        self
+    }
+
+    fn window(self) -> Window {
+        Window { floor: self.floor, ceiling: self.ceiling, now_min_ms: self.now_ms, now_max_ms: self.now_ms }
+    }
+}
+
+/// One state to recover from, with everything needed to judge and to save it.
+pub struct Case<'a> {
+    pub plan: Plan,
+    /// Where it comes from, for people.
+    pub origin: String,
+    pub image: Image,
+    pub history: &'a History,
+    pub window: Window,
+    /// The wall clock of the recovery.
+    pub wall_ms: u64,
+    /// Chooses what the recovered store is put through.
+    pub work_seed: u64,
+}
+
+impl<'a> Case<'a> {
+    fn new(
+        plan: Plan,
+        origin: String,
+        image: Image,
+        history: &'a History,
+        standing: Standing,
+        rng: &mut Rng,
+    ) -> Self {
+        let mut window = standing.window();
+        let wall_ms = if rng.u32(..8) == 0 {
+            // The wall clock was set back meanwhile: the store goes on from the time it saved, at the latest with
+            // the last acknowledged sync.
+            window.now_min_ms = standing.floor_now_ms;
+            START_MS - 86_400_000
+        } else {
+            let wall_ms = standing.now_ms + if rng.bool() { 0 } else { rng.u64(..=5000) };
+            (window.now_min_ms, window.now_max_ms) = (wall_ms, wall_ms);
+            wall_ms
+        };
+        Self { plan, origin, image, history, window, wall_ms, work_seed: rng.u64(..) }
+    }
+
+    /// The store's time after the recovery, where it is certain.
+    fn now_ms(&self) -> Option<u64> {
+        (self.window.now_min_ms == self.window.now_max_ms && self.wall_ms >= START_MS).then_some(self.wall_ms)
+    }
+
+    /// Lays the state out in `dir`, recovers and judges.
+    pub fn check(&self, dir: &Path) -> Result<(), Fault> {
+        lay_out(&self.image, dir);
+        unwinding(|| {
+            let clock = ManualClock::new(self.wall_ms);
+            let cold = ColdTier::open_with(self.plan.config(dir), OsDisk, clock)
+                .map_err(|error| Fault::failed("recovery", error))?;
+            let contents = read_all(&cold, self.history.keys.keys(), self.now_ms())
+                .map_err(|fault| fault.when("after recovery"))?;
+            self.history.judge(self.window, &contents).map_err(|fault| {
+                let recovery = cold.stats().recovery;
+                fault.when(&format!("after a recovery that says {recovery:?}"))
+            })?;
+            let times = (self.wall_ms, self.now_ms());
+            let rng = &mut Rng::with_seed(self.work_seed);
+            work_on(self.plan, dir, cold, contents, self.history, times, rng)
+        })
+    }
+}
+
+/// Makes `dir` hold exactly these files.
+pub fn lay_out(image: &Image, dir: &Path) {
+    if dir.exists() {
+        std::fs::remove_dir_all(dir).expect("clear the directory of the state before");
+    }
+    let Some(files) = image else { return };
+    OsDisk.create_dir(dir).expect("create the state's directory");
+    for (name, bytes) in files {
+        let file = OsDisk.create(&dir.join(name)).expect("create a file of the state");
+        file.write_full_at(bytes, 0).expect("write a file of the state");
+    }
+}
+
+/// How many states of each kind to try.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    pub power_cuts: u64,
+    pub kills: u64,
+    pub pairs: u64,
+}
+
+/// Second crashes tried for each first one.
+const CUTS_OF_A_PAIR: u64 = 4;
+
+/// Tells the test what goes on.
+pub enum Report {
+    /// A case is about to be recovered here; if nothing follows, it hangs.
+    Began { origin: String, dir: PathBuf },
+    /// A case was checked.
+    Checked(Kind),
+    /// A case, or the script itself, broke the promise.
+    Broken { origin: String, fault: Fault, saved: Option<PathBuf> },
+}
+
+/// What a case counts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    PowerCut,
+    Kill,
+    Pair,
+}
+
+/// Tries `share` states of one recorded run.
+pub fn enumerate(
+    plan: Plan,
+    trace: &Trace,
+    share: Share,
+    dir: &Path,
+    save: impl Fn(&Case<'_>, &[Event], &Fault) -> Option<PathBuf>,
+    report: impl Fn(Report),
+) {
+    let mut rng = Rng::with_seed(plan.seed ^ 0x5eed);
+    let mut points = Vec::new();
+    for (kind, count) in [
+        (Kind::PowerCut, share.power_cuts),
+        (Kind::Kill, share.kills),
+        (Kind::Pair, share.pairs / CUTS_OF_A_PAIR),
+    ] {
+        points.extend((0..count).map(|_| (choose_prefix(&trace.events, &mut rng), kind)));
+    }
+    points.sort_by_key(|(prefix, _)| *prefix);
+
+    let check = |case: &Case<'_>, kind: Kind, events: &[Event]| {
+        report(Report::Began { origin: case.origin.clone(), dir: dir.to_path_buf() });
+        if let Err(fault) = case.check(dir) {
+            let saved = save(case, events, &fault);
+            report(Report::Broken { origin: case.origin.clone(), fault, saved });
+        }
+        report(Report::Checked(kind));
+    };
+    let mut fs = CrashFs::default();
+    let mut followed = 0;
+    for (prefix, kind) in points {
+        for event in &trace.events[followed..prefix] {
+            fs.apply(event);
+        }
+        followed = prefix;
+        let events = &trace.events[..prefix];
+        let crash = match kind {
+            Kind::PowerCut => Crash::PowerCut,
+            Kind::Kill => Crash::Kill,
+            Kind::Pair if rng.bool() => Crash::PowerCut,
+            Kind::Pair => Crash::Kill,
+        };
+        let origin = format!("seed {}, {crash:?} after event {prefix} of {}", plan.seed, trace.events.len());
+        let standing = Standing::default().follow(events, crash);
+        let killed = killed_in(&fs, trace.events.get(prefix), &mut rng);
+        let image = match crash {
+            Crash::PowerCut => fs.power_cut(&mut rng),
+            Crash::Kill => killed.kill(),
+        };
+        if kind != Kind::Pair {
+            check(&Case::new(plan, origin, image, &trace.history, standing, &mut rng), kind, events);
+            continue;
+        }
+
+        // The recovery is recorded, and cut in its turn.
+        report(Report::Began { origin: format!("{origin}, first of a pair"), dir: dir.to_path_buf() });
+        lay_out(&image, dir);
+        let window = standing.window();
+        let work_seed = rng.u64(..);
+        let mut again = Rng::with_seed(work_seed);
+        let second = match unwinding(|| record_recovery(plan, dir, window, &trace.history, &mut again)) {
+            Ok(second) => second,
+            Err(fault) => {
+                let (history, wall_ms) = (&trace.history, window.now_max_ms);
+                let case = Case { plan, origin, image, history, window, wall_ms, work_seed };
+                let saved = save(&case, events, &fault);
+                report(Report::Broken { origin: case.origin, fault, saved });
+                continue;
+            }
+        };
+        // After a power cut the disk holds what it holds; after a kill the unsynced is still unsynced.
+        let base = match crash {
+            Crash::PowerCut => CrashFs::holding(&image),
+            Crash::Kill => killed,
+        };
+        let opened = second.events.iter().skip(1).position(|event| matches!(event, Event::Mark(_)));
+        for nth in 0..CUTS_OF_A_PAIR {
+            // Half of them while the store was being opened.
+            let end = if nth % 2 == 0 { opened.map_or(0, |at| at + 1) } else { second.events.len() };
+            let cut = rng.usize(..=end);
+            let crash_again = if rng.u32(..4) == 0 { Crash::Kill } else { Crash::PowerCut };
+            let mut fs = base.clone();
+            for event in &second.events[..cut] {
+                fs.apply(event);
+            }
+            let image = match crash_again {
+                Crash::PowerCut => fs.power_cut(&mut rng),
+                Crash::Kill => fs.kill(),
+            };
+            let both = if crash == crash_again { crash } else { Crash::PowerCut };
+            let standing =
+                Standing::default().follow(events, both).follow(&second.events[..cut], crash_again);
+            let origin =
+                format!("{origin}, then {crash_again:?} after event {cut} of {}", second.events.len());
+            let events: Vec<Event> = events.iter().chain(&second.events[..cut]).cloned().collect();
+            check(&Case::new(plan, origin, image, &second.history, standing, &mut rng), Kind::Pair, &events);
+        }
+    }
+}
+
+/// A prefix of the log: half of them anywhere, half of them next to a name change or a sync.
+fn choose_prefix(events: &[Event], rng: &mut Rng) -> usize {
+    let anywhere = rng.usize(..=events.len());
+    if rng.bool() {
+        return anywhere;
+    }
+    let is_edge = |event: &Event| !matches!(event, Event::Write { .. } | Event::Open { .. } | Event::Mark(_));
+    let edge = events[anywhere..].iter().position(is_edge).map_or(anywhere, |distance| anywhere + distance);
+    (edge + rng.usize(..=2)).min(events.len())
+}
+
+/// The file system at a kill between two system calls, or in the middle of a write.
+fn killed_in(fs: &CrashFs, next: Option<&Event>, rng: &mut Rng) -> CrashFs {
+    let mut fs = fs.clone();
+    if let (Some(Event::Write { handle, offset, bytes }), true) = (next, rng.bool()) {
+        let bytes = bytes[..rng.usize(..=bytes.len())].to_vec();
+        fs.apply(&Event::Write { handle: *handle, offset: *offset, bytes });
+    }
+    fs
+}

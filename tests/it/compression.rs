@@ -1,0 +1,497 @@
+//! Codecs, dictionaries and the choice between them: what is stored comes back, damage never passes for a value, and
+//! the analyzer finds what the data calls for.
+
+use std::sync::LazyLock;
+
+use larder::Codec;
+use larder::internals::compression::{
+    CodecId, CompressionParameters, DecodeError, Dictionary, DictionaryTable, Encoded, FRAME_ROOM, compress,
+    decompress, saves_enough, train_dictionary,
+};
+use larder::internals::efficiency_analyzer::{
+    Analysis, AnalysisError, CHANGE_MARGIN, DictionarySource, MemoryEfficiencyAnalyzer, Sample, Situation,
+    Weights, choose, entropy_bits,
+};
+use proptest::prelude::*;
+
+const CODECS: [Codec; 6] =
+    [Codec::None, Codec::Lz4, Codec::Zstd(-7), Codec::Zstd(1), Codec::Zstd(3), Codec::Zstd(19)];
+
+/// Key and value of 3000 real JSON records, spread over the whole set.
+static RECORDS: LazyLock<Vec<(Vec<u8>, Vec<u8>)>> = LazyLock::new(|| {
+    let packed: &[u8] = include_bytes!("../../data/mdn-compat.jsonl.zst");
+    let text = String::from_utf8(zstd::decode_all(packed).expect("zstd")).expect("UTF-8");
+    let record = |line: &str| {
+        let line = line.strip_prefix("{\"key\":\"").expect("key").strip_suffix('}').expect("end");
+        let (key, value) = line.split_once("\",\"value\":").expect("value");
+        (key.as_bytes().to_vec(), value.as_bytes().to_vec())
+    };
+    let mut records: Vec<_> = text.lines().map(record).collect();
+    fastrand::Rng::with_seed(1).shuffle(&mut records);
+    records.truncate(3000);
+    records
+});
+
+fn raw((key, value): &(Vec<u8>, Vec<u8>)) -> Vec<u8> {
+    [&key[..], value].concat()
+}
+
+fn trained(max_bytes: usize) -> Vec<u8> {
+    let samples: Vec<Vec<u8>> = RECORDS[..750].iter().map(raw).collect();
+    train_dictionary(&samples, max_bytes).expect("enough to learn from")
+}
+
+fn dictionary(slot: u8, level: i8) -> Dictionary {
+    Dictionary::new(slot, trained(16 << 10), level).expect("a trained dictionary is valid")
+}
+
+fn random_bytes(len: usize, seed: u64) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    (0..len).map(|_| random.u8(..)).collect()
+}
+
+fn encode(codec: Codec, dictionary: Option<&Dictionary>, key: &[u8], value: &[u8]) -> Encoded {
+    let parameters = CompressionParameters { codec, dictionary: dictionary.map_or(0, Dictionary::slot) };
+    compress(key, value, parameters, dictionary, FRAME_ROOM)
+}
+
+/// Decodes into a fresh buffer; on failure the buffer must be empty.
+fn decode(
+    encoded: &Encoded,
+    dictionary: Option<&Dictionary>,
+    raw_len: usize,
+) -> Result<Vec<u8>, DecodeError> {
+    let mut framed = encoded.stored.clone();
+    let mut out = vec![7; 3];
+    let dictionary = dictionary.filter(|_| encoded.dictionary != 0);
+    match decompress(encoded.codec, dictionary, &mut framed, raw_len, &mut out) {
+        Ok(()) => Ok(out),
+        Err(error) => {
+            assert!(out.is_empty(), "half a value was left behind");
+            Err(error)
+        }
+    }
+}
+
+#[test]
+fn every_codec_gives_back_what_it_stored_at_every_size() {
+    let text = RECORDS.iter().map(raw).collect::<Vec<_>>().concat();
+    for size in [0, 1, 7, 8, 63, 255, 256, 257, 4096, 65_534, 65_535, 65_536, 200_000, 1_200_000, 2_500_000] {
+        for bytes in [text[..size].to_vec(), vec![0; size], random_bytes(size, 5)] {
+            let (key, value) = bytes.split_at(size.min(20));
+            for codec in CODECS {
+                if codec == Codec::Zstd(19) && size > 70_000 {
+                    continue;
+                }
+                let encoded = encode(codec, None, key, value);
+                assert_eq!(decode(&encoded, None, size).expect("sound"), bytes, "{codec} at {size}");
+                assert!(encoded.stored.len() <= FRAME_ROOM + size, "{codec} at {size} grew");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_dictionary_round_trips_at_every_level_and_shrinks_json_threefold() {
+    for level in [-1, 1, 3, 6, 9, 19] {
+        let dictionary = dictionary(9, level);
+        let (mut raw_bytes, mut stored_bytes) = (0, 0);
+        for record in &RECORDS[750..1000] {
+            let encoded = encode(Codec::Zstd(level), Some(&dictionary), &record.0, &record.1);
+            assert_eq!((encoded.codec, encoded.dictionary), (CodecId::Zstd, 9));
+            let bytes = raw(record);
+            assert_eq!(decode(&encoded, Some(&dictionary), bytes.len()).expect("sound"), bytes);
+            raw_bytes += bytes.len();
+            stored_bytes += encoded.stored.len() - FRAME_ROOM;
+        }
+        assert!(stored_bytes * 3 < raw_bytes, "level {level}: {raw_bytes} to {stored_bytes}");
+    }
+}
+
+#[test]
+fn stored_bytes_are_allocated_once_behind_the_headroom_and_carry_neither_magic_nor_dictionary_id() {
+    let dictionary = dictionary(1, 3);
+    let (key, value) = &RECORDS[800];
+    for (codec, dictionary) in
+        CODECS.map(|codec| (codec, None)).into_iter().chain([(Codec::Zstd(3), Some(&dictionary))])
+    {
+        let parameters = CompressionParameters { codec, dictionary: dictionary.map_or(0, Dictionary::slot) };
+        let encoded = compress(key, value, parameters, dictionary, 40);
+        assert_eq!(encoded.stored.capacity(), encoded.stored.len());
+        assert_eq!(encoded.stored[..40], [0; 40]);
+        if encoded.codec == CodecId::Zstd {
+            let mut frame = vec![0x28, 0xB5, 0x2F, 0xFD];
+            assert!(!encoded.stored[40..].starts_with(&frame));
+            frame.extend_from_slice(&encoded.stored[40..]);
+            assert_eq!(zstd::zstd_safe::get_dict_id_from_frame(&frame), None);
+        }
+    }
+}
+
+#[test]
+fn values_that_save_under_an_eighth_are_stored_as_they_are() {
+    assert!(saves_enough(7, 8) && saves_enough(875, 1000) && saves_enough(0, 1));
+    assert!(!saves_enough(876, 1000) && !saves_enough(8, 8) && !saves_enough(0, 0) && !saves_enough(9, 8));
+    let dictionary = dictionary(1, 1);
+    let value = random_bytes(1000, 3);
+    for codec in CODECS {
+        let encoded = encode(codec, Some(&dictionary), b"key", &value);
+        assert_eq!((encoded.codec, encoded.dictionary), (CodecId::None, 0), "{codec}");
+        assert_eq!(encoded.stored[FRAME_ROOM..], [b"key", &value[..]].concat());
+    }
+}
+
+#[test]
+fn no_damage_panics_or_leaves_part_of_a_value_and_the_thread_decodes_on() {
+    let dictionary = dictionary(1, 3);
+    for codec in [Codec::None, Codec::Lz4, Codec::Zstd(3)] {
+        for dictionary in [None, Some(&dictionary)] {
+            let (key, value) = &RECORDS[900];
+            let sound = encode(codec, dictionary, key, value);
+            let bytes = raw(&RECORDS[900]);
+            for place in FRAME_ROOM..sound.stored.len() {
+                let mut damaged = Encoded { stored: sound.stored.clone(), ..sound };
+                damaged.stored[place] ^= 1 << (place % 8);
+                if let Ok(out) = decode(&damaged, dictionary, bytes.len()) {
+                    assert_eq!(out.len(), bytes.len());
+                }
+                damaged.stored.clone_from(&sound.stored);
+                damaged.stored.truncate(place);
+                assert!(decode(&damaged, dictionary, bytes.len()).is_err(), "{codec} cut at {place}");
+            }
+            assert_eq!(decode(&sound, dictionary, bytes.len()).expect("sound"), bytes);
+        }
+    }
+}
+
+#[test]
+fn a_record_with_a_false_length_is_refused() {
+    let (key, value) = &RECORDS[901];
+    for codec in [Codec::None, Codec::Lz4, Codec::Zstd(1)] {
+        let encoded = encode(codec, None, key, value);
+        let raw_len = key.len() + value.len();
+        for false_len in [0, 1, raw_len - 1, raw_len + 1, raw_len * 2] {
+            assert!(decode(&encoded, None, false_len).is_err(), "{codec} as {false_len} of {raw_len}");
+        }
+    }
+}
+
+#[test]
+fn a_bomb_gets_no_more_memory_than_the_record_claims() {
+    for codec in [Codec::Lz4, Codec::Zstd(1)] {
+        let mut bomb = encode(codec, None, b"", &vec![0; 32 << 20]);
+        assert!(bomb.stored.len() < 200_000);
+        let mut out = Vec::new();
+        let result = decompress(bomb.codec, None, &mut bomb.stored, 1000, &mut out);
+        assert!(result.is_err() && out.is_empty() && out.capacity() <= 1000, "{codec}: {}", out.capacity());
+    }
+}
+
+#[test]
+fn an_lz4_record_that_claims_more_than_lz4_can_expand_is_refused_before_allocating() {
+    let mut out = Vec::new();
+    assert!(decompress(CodecId::Lz4, None, &mut [0; 100], 64 << 20, &mut out).is_err());
+    assert_eq!(out.capacity(), 0);
+}
+
+#[test]
+fn a_buffer_without_room_for_the_magic_is_an_error() {
+    for codec in [CodecId::None, CodecId::Lz4, CodecId::Zstd] {
+        let result = decompress(codec, None, &mut [0; FRAME_ROOM - 1], 0, &mut Vec::new());
+        assert!(matches!(result, Err(DecodeError::NoRoom)));
+    }
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_decode_to_the_stated_length_or_to_an_error(
+        mut framed in proptest::collection::vec(any::<u8>(), 0..400),
+        number in 0_u8..3,
+        raw_len in 0_usize..5000,
+    ) {
+        let codec = CodecId::from_u8(number).expect("known");
+        let mut out = Vec::new();
+        match decompress(codec, None, &mut framed, raw_len, &mut out) {
+            Ok(()) => prop_assert_eq!(out.len(), raw_len),
+            Err(_) => prop_assert!(out.is_empty()),
+        }
+    }
+
+    #[test]
+    fn arbitrary_entries_round_trip(
+        key in proptest::collection::vec(any::<u8>(), 0..50),
+        value in proptest::collection::vec(0_u8..4, 0..3000),
+        codec in proptest::sample::select(CODECS.to_vec()),
+    ) {
+        let encoded = encode(codec, None, &key, &value);
+        let bytes = [&key[..], &value].concat();
+        prop_assert_eq!(decode(&encoded, None, bytes.len()).expect("sound"), bytes);
+    }
+}
+
+#[test]
+fn codec_numbers_on_disk_are_frozen() {
+    assert_eq!([CodecId::None as u8, CodecId::Lz4 as u8, CodecId::Zstd as u8], [0, 1, 2]);
+    for number in 0..=u8::MAX {
+        assert_eq!(CodecId::from_u8(number).map(|codec| codec as u8), (number < 3).then_some(number));
+    }
+}
+
+#[test]
+fn parameters_survive_the_atomic_and_unknown_bits_mean_no_compression() {
+    for level in i8::MIN..=i8::MAX {
+        for codec in [Codec::None, Codec::Lz4, Codec::Zstd(level)] {
+            for dictionary in [0, 1, 255] {
+                let parameters = CompressionParameters { codec, dictionary };
+                assert_eq!(CompressionParameters::from_bits(parameters.to_bits()), parameters);
+            }
+        }
+    }
+    assert_eq!(CompressionParameters::from_bits(u32::MAX).codec, Codec::None);
+}
+
+#[test]
+fn training_is_deterministic_zeroes_the_id_and_wants_enough_data() {
+    let bytes = trained(16 << 10);
+    assert_eq!(bytes, trained(16 << 10));
+    assert_eq!(bytes[4..8], [0; 4]);
+    assert!(bytes.len() <= 16 << 10);
+    let few: Vec<Vec<u8>> = RECORDS[..20].iter().map(raw).collect();
+    assert_eq!(train_dictionary(&few, 16 << 10), None);
+    assert_eq!(train_dictionary(&few[..3], 256), None);
+    assert_eq!(train_dictionary::<Vec<u8>>(&[], 16 << 10), None);
+    assert_eq!(train_dictionary(&vec![Vec::<u8>::new(); 100], 16 << 10), None);
+    assert_eq!(train_dictionary(&few, 0), None);
+}
+
+#[test]
+fn a_damaged_dictionary_or_slot_zero_is_refused_not_prepared() {
+    let bytes = trained(16 << 10);
+    let mut damaged = bytes.clone();
+    damaged[8..200].fill(0xFF);
+    assert!(matches!(Dictionary::new(1, damaged, 1), Err(DecodeError::Dictionary { slot: 1, .. })));
+    assert!(matches!(Dictionary::new(0, bytes, 1), Err(DecodeError::Dictionary { slot: 0, .. })));
+}
+
+#[test]
+fn values_stored_at_another_level_stay_readable() {
+    let mut dictionary = dictionary(3, 1);
+    let id = dictionary.id();
+    let bytes = raw(&RECORDS[1000]);
+    let encoded = encode(Codec::Zstd(1), Some(&dictionary), &RECORDS[1000].0, &RECORDS[1000].1);
+    dictionary.set_level(9);
+    assert_eq!((dictionary.level(), dictionary.id()), (9, id));
+    assert_eq!(decode(&encoded, Some(&dictionary), bytes.len()).expect("sound"), bytes);
+}
+
+#[test]
+fn the_table_hands_out_each_slot_once_and_never_slot_zero() {
+    let table = DictionaryTable::new();
+    assert!(table.read(0).is_none());
+    assert_eq!((table.free_slot(), table.count(), table.total_bytes()), (Some(1), 0, 0));
+    for expected in 1..=255 {
+        let slot = table.free_slot().expect("room");
+        assert_eq!(slot, expected);
+        assert!(
+            table.install(Dictionary::new(slot, b"common beginning".to_vec(), 1).expect("raw")).is_none()
+        );
+    }
+    assert_eq!((table.free_slot(), table.count(), table.total_bytes()), (None, 255, 255 * 16));
+    assert_eq!(table.remove(77).map(|dictionary| dictionary.slot()), Some(77));
+    assert!(table.remove(77).is_none() && table.read(77).is_none() && !table.set_level(77, 3));
+    assert_eq!(table.free_slot(), Some(77));
+    assert_eq!(table.slots().len(), 254);
+}
+
+#[test]
+fn readers_go_on_while_the_level_changes() {
+    let table = DictionaryTable::new();
+    assert!(table.install(dictionary(1, 1)).is_none());
+    std::thread::scope(|scope| {
+        for part in RECORDS[1000..1600].chunks(200) {
+            let table = &table;
+            scope.spawn(move || {
+                for record in part {
+                    let encoded = encode(Codec::Zstd(1), table.read(1).as_ref(), &record.0, &record.1);
+                    let bytes = raw(record);
+                    assert_eq!(decode(&encoded, table.read(1).as_ref(), bytes.len()).expect("sound"), bytes);
+                }
+            });
+        }
+        for level in [3, 6, 9, 1, 3] {
+            assert!(table.set_level(1, level));
+        }
+    });
+}
+
+// The analyzer.
+
+fn json_samples(range: std::ops::Range<usize>) -> Vec<Sample> {
+    RECORDS[range].iter().map(|record| Sample { raw: raw(record), key_len: record.0.len() }).collect()
+}
+
+fn random_samples(count: u64, len: usize) -> Vec<Sample> {
+    (0..count).map(|seed| Sample { raw: random_bytes(len, seed), key_len: 8 }).collect()
+}
+
+const SITUATION: Situation<'static> =
+    Situation { read_share: 0.5, live_entries: 12_000, codec: Codec::Zstd(1), dictionary: None };
+
+fn analyze(samples: &[Sample], situation: Situation<'_>) -> Analysis {
+    let mut last = -1.0;
+    let mut progress = |fraction: f32| {
+        assert!(fraction >= last && fraction <= 1.0, "{fraction} after {last}");
+        last = fraction;
+    };
+    let analyzer = MemoryEfficiencyAnalyzer::new(Weights::Balanced, 42);
+    let analysis = analyzer.analyze(samples, situation, &mut progress, &|| false).expect("analysis");
+    assert_eq!(last, 1.0);
+    assert!(analysis.candidates.is_sorted_by_key(|measured| measured.candidate.cost_ns));
+    analysis
+}
+
+#[test]
+fn json_records_get_a_dictionary_and_a_ratio_of_6_3_with_it_counted_twice() {
+    let analysis = analyze(&json_samples(0..1000), SITUATION);
+    let chosen = analysis.chosen();
+    assert!(analysis.decision.changed && analysis.enough_samples);
+    assert!(matches!(chosen.dictionary, DictionarySource::Trained(_)), "{}", analysis.decision.reason);
+    let raw_bytes = analysis.sampled_bytes as f64 / 1000.0;
+    let share = 2.0 * f64::from(chosen.candidate.choice.dictionary_bytes) / 12_000.0;
+    let ratio = raw_bytes / (raw_bytes / chosen.candidate.ratio + share);
+    assert!(ratio >= 6.3, "{ratio}: {}", analysis.decision.reason);
+    assert!((4.0..6.0).contains(&analysis.entropy_bits));
+}
+
+#[test]
+fn random_bytes_are_stored_as_they_are_whatever_their_size() {
+    for (count, len) in [(400, 64), (400, 940), (40, 65_536)] {
+        let analysis = analyze(&random_samples(count, len), SITUATION);
+        assert!(analysis.entropy_bits > 7.9 && analysis.trained.is_empty());
+        if analysis.enough_samples {
+            assert_eq!(analysis.chosen().candidate.choice.codec, Codec::None, "{}", analysis.decision.reason);
+        }
+    }
+}
+
+#[test]
+fn the_present_dictionary_stays_while_it_fits() {
+    let samples = json_samples(0..1000);
+    let first = analyze(&samples, SITUATION);
+    let (DictionarySource::Trained(index), Codec::Zstd(level)) =
+        (first.chosen().dictionary, first.chosen().candidate.choice.codec)
+    else {
+        panic!("no dictionary: {}", first.decision.reason);
+    };
+    let present = Dictionary::new(4, first.trained[index].clone(), level).expect("valid");
+    let situation = Situation { codec: Codec::Zstd(level), dictionary: Some(&present), ..SITUATION };
+    let second = analyze(&json_samples(1000..2000), situation);
+    // The level may change with the noise of the clock; the dictionary must not.
+    assert_eq!(second.chosen().dictionary, DictionarySource::Current, "{}", second.decision.reason);
+}
+
+#[test]
+fn a_change_must_beat_the_present_choice_by_the_margin() {
+    let analysis = analyze(&json_samples(0..200), SITUATION);
+    let mut candidates = analysis.candidates;
+    let present = SITUATION.choice();
+    let place =
+        candidates.iter().position(|measured| measured.candidate.choice == present).expect("measured");
+    for measured in &mut candidates {
+        measured.candidate.cost_ns = 1000.0;
+    }
+    let rival = usize::from(place == 0);
+    for (cost_ns, wins) in
+        [(1000.0 * (1.0 - CHANGE_MARGIN) + 1.0, false), (1000.0 * (1.0 - CHANGE_MARGIN) - 1.0, true)]
+    {
+        candidates[rival].candidate.cost_ns = cost_ns;
+        let decision = choose(&candidates, present);
+        assert_eq!(decision.changed, wins, "{}", decision.reason);
+        assert_eq!(decision.index, if wins { rival } else { place });
+        assert!(decision.reason.contains("zstd 1"), "{}", decision.reason);
+    }
+}
+
+#[test]
+fn a_new_level_does_not_swap_the_dictionary_for_an_equal_one() {
+    let present = dictionary(4, 1);
+    let situation = Situation { dictionary: Some(&present), ..SITUATION };
+    let mut candidates = analyze(&json_samples(0..1000), situation).candidates;
+    let place = |source: DictionarySource, level: i8| {
+        let mut all = candidates.iter();
+        all.position(|it| it.dictionary == source && it.candidate.choice.codec == Codec::Zstd(level))
+            .expect("measured")
+    };
+    let (kept, new) = (place(DictionarySource::Current, 3), place(DictionarySource::Trained(0), 3));
+    for measured in &mut candidates {
+        measured.candidate.cost_ns = 2000.0;
+    }
+    candidates[kept].candidate.cost_ns = 1000.0;
+    for (cost_ns, winner) in [(960.0, kept), (940.0, new)] {
+        candidates[new].candidate.cost_ns = cost_ns;
+        let decision = choose(&candidates, situation.choice());
+        assert_eq!((decision.index, decision.changed), (winner, true), "{}", decision.reason);
+    }
+}
+
+#[test]
+fn too_few_entries_are_measured_but_change_nothing() {
+    for count in [0, 1, 3, 7, 8, 50, 99] {
+        let analysis = analyze(&json_samples(0..count), SITUATION);
+        assert!(!analysis.enough_samples && !analysis.decision.changed);
+        assert_eq!(analysis.chosen().candidate.choice, SITUATION.choice());
+        assert!(
+            analysis.decision.reason.contains(&format!("only {count} entries")),
+            "{}",
+            analysis.decision.reason
+        );
+    }
+}
+
+#[test]
+fn equal_seeds_measure_equal_ratios_and_train_equal_dictionaries() {
+    let samples = json_samples(0..300);
+    let (one, other) = (analyze(&samples, SITUATION), analyze(&samples, SITUATION));
+    assert_eq!(one.trained, other.trained);
+    let ratios = |analysis: &Analysis| {
+        let mut ratios: Vec<_> = analysis
+            .candidates
+            .iter()
+            .map(|measured| (measured.candidate.choice.to_string(), measured.candidate.ratio.to_bits()))
+            .collect();
+        ratios.sort();
+        ratios
+    };
+    assert_eq!(ratios(&one), ratios(&other));
+}
+
+#[test]
+fn a_stopped_analysis_says_so() {
+    let analyzer = MemoryEfficiencyAnalyzer::default();
+    for allowed in [0, 1, 5] {
+        let asked = std::cell::Cell::new(0);
+        let should_stop = || asked.replace(asked.get() + 1) >= allowed;
+        let result = analyzer.analyze(&json_samples(0..200), SITUATION, &mut |_| (), &should_stop);
+        assert!(matches!(result, Err(AnalysisError::Stopped)));
+    }
+}
+
+#[test]
+fn odd_situations_give_finite_costs() {
+    let samples = json_samples(0..120);
+    for read_share in [f64::NAN, -3.0, 7.0, f64::INFINITY] {
+        let analysis = analyze(&samples, Situation { read_share, live_entries: 0, ..SITUATION });
+        assert!(analysis.candidates.iter().all(|measured| measured.candidate.cost_ns.is_finite()));
+    }
+    let odd = [Sample { raw: b"abc".to_vec(), key_len: 99 }];
+    assert!(!analyze(&odd, SITUATION).decision.changed);
+}
+
+#[test]
+fn entropy_is_zero_for_one_byte_value_one_for_two_and_eight_for_all() {
+    let all: Vec<u8> = (0..=u8::MAX).collect();
+    assert_eq!(entropy_bits([].into_iter()), 0.0);
+    assert_eq!(entropy_bits([&[5_u8; 100][..]].into_iter()), 0.0);
+    assert!((entropy_bits([&[0_u8; 9][..], &[1; 9]].into_iter()) - 1.0).abs() < 1e-9);
+    assert!((entropy_bits([&all[..], &all].into_iter()) - 8.0).abs() < 1e-9);
+}

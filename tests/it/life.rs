@@ -1,0 +1,87 @@
+//! The life of a store as one caller sees it.
+
+use std::time::Duration;
+
+use larder::{
+    ColdTier, ColdTierConfig, CompactionTask, Maintenance, ManualClock, OsDisk, TaskReport, Ttl,
+};
+
+pub fn config(dir: &std::path::Path) -> ColdTierConfig {
+    ColdTierConfig::new(dir).segment_bytes(64 << 10).maintenance(Maintenance::Manual)
+}
+
+fn value(n: u32, version: u32) -> Vec<u8> {
+    format!("{{\"id\":{n},\"version\":{version},\"name\":\"entry number {n}\",\"tags\":[\"a\",\"b\"]}}")
+        .into_bytes()
+}
+
+#[test]
+fn what_is_inserted_is_found_until_it_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let cold = ColdTier::open(config(dir.path())).unwrap();
+    for n in 0..5000u32 {
+        cold.insert(&n.to_le_bytes(), &value(n, 1)).unwrap();
+    }
+    assert_eq!(cold.len(), 5000);
+    for n in (0..5000u32).step_by(2) {
+        cold.insert(&n.to_le_bytes(), &value(n, 2)).unwrap();
+    }
+    for n in (0..5000u32).step_by(5) {
+        cold.remove(&n.to_le_bytes()).unwrap();
+    }
+    let check = |cold: &ColdTier| {
+        for n in 0..5000u32 {
+            let found = cold.get(&n.to_le_bytes()).unwrap();
+            let expected = (n % 5 != 0).then(|| value(n, if n % 2 == 0 { 2 } else { 1 }));
+            assert_eq!(found.as_deref(), expected.as_deref(), "{n}");
+        }
+        assert_eq!(cold.len(), 4000);
+        assert_eq!(cold.iter().map(|entry| entry.unwrap().key).collect::<std::collections::BTreeSet<_>>().len(), 4000);
+    };
+    check(&cold);
+    cold.flush().unwrap();
+    check(&cold);
+    let TaskReport::CompactData(report) = cold.run(CompactionTask::CompactData).unwrap() else { panic!() };
+    assert!(report.bytes_reclaimed > 0, "{report:?}");
+    assert_eq!(report.entries_copied, 4000);
+    check(&cold);
+    cold.close().unwrap();
+    let cold = ColdTier::open(config(dir.path())).unwrap();
+    check(&cold);
+    assert!(matches!(cold.run(CompactionTask::OptimizeCompression).unwrap(), TaskReport::OptimizeCompression(report) if report.changed));
+    let TaskReport::CompactData(report) = cold.run(CompactionTask::CompactData).unwrap() else { panic!() };
+    assert_eq!(report.entries_recompressed, 4000);
+    check(&cold);
+    cold.run(CompactionTask::RebuildIndex).unwrap();
+    cold.close().unwrap();
+    let cold = ColdTier::open(config(dir.path())).unwrap();
+    check(&cold);
+    assert!(cold.stats().recovery.snapshot_entries > 0, "{:?}", cold.stats());
+}
+
+#[test]
+fn expired_entries_are_misses_from_the_very_millisecond_and_leave_by_cleanup() {
+    let dir = tempfile::tempdir().unwrap();
+    let cold = ColdTier::open_with(config(dir.path()), OsDisk, ManualClock::new(1_000_000)).unwrap();
+    for n in 0..1000u32 {
+        cold.insert_with_ttl(&n.to_le_bytes(), &value(n, 1), Duration::from_millis(1000 + u64::from(n % 2) * 1000))
+            .unwrap();
+    }
+    cold.insert(b"for ever", b"x").unwrap();
+    cold.clock().advance(999);
+    assert_eq!(cold.ttl(&0u32.to_le_bytes()).unwrap(), Some(Ttl::Remaining(Duration::from_millis(1))));
+    cold.clock().advance(1);
+    assert_eq!(cold.get(&0u32.to_le_bytes()).unwrap(), None);
+    assert!(cold.get(&1u32.to_le_bytes()).unwrap().is_some());
+    assert_eq!(cold.ttl(b"for ever").unwrap(), Some(Ttl::Never));
+    let TaskReport::CleanupExpired(report) = cold.run(CompactionTask::CleanupExpired).unwrap() else { panic!() };
+    assert_eq!(report.expired_removed, 500);
+    assert_eq!(cold.len(), 501);
+    cold.clock().advance(1000);
+    let TaskReport::CleanupExpired(report) = cold.run(CompactionTask::CleanupExpired).unwrap() else { panic!() };
+    assert_eq!(report.expired_removed, 500);
+    assert_eq!(cold.len(), 1);
+    cold.run(CompactionTask::CompactData).unwrap();
+    assert_eq!(cold.get(b"for ever").unwrap().as_deref(), Some(&b"x"[..]));
+    assert!(cold.stats().segment_bytes < 2000, "{:?}", cold.stats());
+}
