@@ -127,6 +127,8 @@ impl CompactionSystem {
     ) -> Result<CleanupReport> {
         let started = Instant::now();
         let now_ms = shared.clock.now_ms();
+        // What was accepted before this call is in a segment, where it can be found.
+        self.ask(|reply| WriteRequest::Barrier { sync: false, reply })?;
         let mut report = CleanupReport::default();
         let accounts: Vec<AccountView> =
             shared.slab.accounts().into_iter().filter(|account| is_due(account, now_ms)).collect();

@@ -11,6 +11,8 @@ pub mod record;
 pub mod segment;
 pub mod snapshot;
 
+use wincode::config::Configuration;
+
 /// Version of every structure; written in each file, refused when it is newer than this.
 pub const FORMAT_VERSION: u32 = 1;
 
@@ -37,20 +39,36 @@ pub enum FormatError {
 /// Result of decoding.
 pub type Result<T, E = FormatError> = std::result::Result<T, E>;
 
-/// Encodes a structure in bincode's fixed-width little-endian layout.
+/// Bincode's fixed-width little-endian layout. Collections may take a gibibyte in memory, not wincode's default of 4
+/// MiB: a manifest names up to a quarter of a million segments. A checksum has vouched for every length before it is
+/// believed.
+pub(crate) type Layout = Configuration<true, { 1 << 30 }>;
+
+const LAYOUT: Layout = Configuration::default().with_preallocation_size_limit::<{ 1 << 30 }>();
+
+/// Encodes a structure.
 pub(crate) fn encode<T>(value: &T) -> Vec<u8>
 where
-    T: wincode::SchemaWrite<wincode::config::DefaultConfig, Src = T>,
+    T: wincode::SchemaWrite<Layout, Src = T>,
 {
-    wincode::serialize(value).expect("plain structures of bounded size always encode")
+    wincode::config::serialize(value, LAYOUT).expect("plain structures of bounded size always encode")
 }
 
-/// Decodes a structure from bincode's fixed-width little-endian layout; all bytes have to be used up.
+/// Encodes a structure of a known size into place, without an allocation.
+pub(crate) fn encode_into<T>(value: &T, place: &mut [u8])
+where
+    T: wincode::SchemaWrite<Layout, Src = T>,
+{
+    let cursor = wincode::io::Cursor::new(place);
+    wincode::config::serialize_into(cursor, value, LAYOUT).expect("the place has the structure's size");
+}
+
+/// Decodes a structure; all bytes have to be used up.
 pub(crate) fn decode<'de, T>(bytes: &'de [u8]) -> Result<T>
 where
-    T: wincode::SchemaRead<'de, wincode::config::DefaultConfig, Dst = T>,
+    T: wincode::SchemaRead<'de, Layout, Dst = T>,
 {
-    wincode::deserialize_exact(bytes).map_err(|_| FormatError::Invalid("structure"))
+    wincode::config::deserialize_exact(bytes, LAYOUT).map_err(|_| FormatError::Invalid("structure"))
 }
 
 /// A structure that carries its own checksum: `magic, version, body, crc32c of all before`.

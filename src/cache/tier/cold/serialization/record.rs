@@ -8,7 +8,7 @@
 
 use wincode::{SchemaRead, SchemaWrite};
 
-use super::{FormatError, Result, decode, encode};
+use super::{FormatError, Result, decode, encode_into};
 use crate::config::{KEY_BYTES_LIMIT, VALUE_BYTES_LIMIT};
 
 /// Bytes of a record's header.
@@ -116,7 +116,8 @@ pub fn append_record(out: &mut Vec<u8>, meta: &RecordMeta, stored: &[u8], sum: u
     }
     let mut expires_at_ms = [0; 6];
     expires_at_ms.copy_from_slice(&meta.expires_at_ms.to_le_bytes()[..6]);
-    let mut header = encode(&Header {
+    let mut bytes = [0; RECORD_HEADER_BYTES];
+    let header = Header {
         check: 0,
         sequence_delta: delta.expect("the sequence number fits the segment"),
         expires_at_ms,
@@ -124,10 +125,11 @@ pub fn append_record(out: &mut Vec<u8>, meta: &RecordMeta, stored: &[u8], sum: u
         dictionary: meta.dictionary,
         stored_len_and_flags: meta.stored_len | flags,
         raw_len_and_codec: meta.raw_len | u32::from(meta.codec) << LEN_BITS,
-    });
-    let check = check_of(&header[4..], sum, place.nonce, place.offset);
-    header[..4].copy_from_slice(&check.to_le_bytes());
-    out.extend_from_slice(&header);
+    };
+    encode_into(&header, &mut bytes);
+    let check = check_of(&bytes[4..], sum, place.nonce, place.offset);
+    bytes[..4].copy_from_slice(&check.to_le_bytes());
+    out.extend_from_slice(&bytes);
     out.extend_from_slice(stored);
     out.resize(out.len().next_multiple_of(RECORD_ALIGN), 0);
 }
