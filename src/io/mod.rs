@@ -20,7 +20,7 @@ pub trait Disk: Send + Sync + 'static {
     /// Held while a store is open; released when dropped, and by the death of the process.
     type Lock: Send + Sync + 'static;
 
-    /// Creates the directory and its parents, readable by the owner alone. An existing one is left as it is.
+    /// Creates the directory and its parents, readable by the owner alone, durable. An existing one is left as it is.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Creates a file that must not exist yet, for reading and writing, readable by the owner alone.
     fn create(&self, path: &Path) -> io::Result<Self::File>;

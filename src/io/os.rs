@@ -17,6 +17,10 @@ pub struct OsDisk;
 #[derive(Debug)]
 pub struct OsFile(File);
 
+fn is_missing(path: &Path) -> bool {
+    !path.as_os_str().is_empty() && fs::symlink_metadata(path).is_err()
+}
+
 /// A FIFO or device planted under one of our names must neither block the open nor be read.
 fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<OsFile> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -33,7 +37,14 @@ impl Disk for OsDisk {
     type Lock = File;
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)
+        let missing: Vec<&Path> = dir.ancestors().take_while(|ancestor| is_missing(ancestor)).collect();
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        // A directory is as durable as its name in the one above it.
+        for created in missing {
+            let above = created.parent().filter(|above| !above.as_os_str().is_empty());
+            self.sync_dir(above.unwrap_or(Path::new(".")))?;
+        }
+        Ok(())
     }
 
     fn create(&self, path: &Path) -> io::Result<OsFile> {

@@ -180,7 +180,7 @@ impl CompactionSystem {
             done += batch.len();
             shared.state.advance(0.8 * done as f32 / accounts.len() as f32);
         }
-        report.snapshot_bytes = self.save_index(shared, self.keeps_two(shared))?;
+        report.snapshot_bytes = self.save_index(shared)?;
         report.entries = shared.index.len();
         report.duration = started.elapsed();
         shared.state.advance(1.0);

@@ -4,6 +4,7 @@
 //! one thread needs belongs to that thread instead.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::compression::{CompressionParameters, DictionaryTable};
 use super::core::slab::Slab;
@@ -57,8 +58,10 @@ pub(super) struct Condition {
     pub failed: AtomicBool,
     /// A sync failed: no more writes until the store is reopened.
     pub read_only: AtomicBool,
-    /// The disk was full at the last write; the writer tries again by itself.
-    pub disk_full: AtomicBool,
+    /// The last write failed; the writer tries again by itself.
+    pub stalled: AtomicBool,
+    /// Why.
+    pub stalled_by: Mutex<Option<Error>>,
     /// A read met an entry past its time since the clock was saved last.
     pub expiry_observed: AtomicBool,
     /// End without writing anything (crash tests).
@@ -78,11 +81,26 @@ impl Condition {
             let text = "a sync failed, so writes are refused until the store is reopened; reads go on";
             return Err(Error::new(ErrorKind::ReadOnly, text));
         }
-        if self.disk_full.load(Ordering::Relaxed) {
-            let text = "the disk is full; nothing was changed; free space, the store tries again by itself";
-            return Err(Error::new(ErrorKind::Full, text));
+        if self.stalled.load(Ordering::Relaxed) {
+            return Err(self.stall_error());
         }
         Ok(())
+    }
+
+    fn stall_error(&self) -> Error {
+        let cause = self.stalled_by.lock().unwrap_or_else(PoisonError::into_inner);
+        let kind = cause.as_ref().map_or(ErrorKind::Full, Error::kind);
+        let cause = cause.as_ref().map(ToString::to_string).unwrap_or_default();
+        Error::new(
+            kind,
+            format!("nothing was changed, because the last write failed; it is tried again: {cause}"),
+        )
+    }
+
+    /// Refuses writes until the writer has succeeded again.
+    pub fn stall(&self, cause: &Error) {
+        *self.stalled_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause.echo());
+        self.stalled.store(true, Ordering::SeqCst);
     }
 }
 

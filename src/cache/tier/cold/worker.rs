@@ -153,7 +153,7 @@ impl CompactionWorker {
     fn close<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
         if shared.condition.abandoned.load(Ordering::SeqCst)
             || shared.condition.read_only.load(Ordering::SeqCst)
-            || shared.condition.disk_full.load(Ordering::SeqCst)
+            || shared.condition.stalled.load(Ordering::SeqCst)
         {
             return Ok(());
         }
@@ -161,7 +161,7 @@ impl CompactionWorker {
         if !written || shared.index.len() + shared.index.shadows() == 0 {
             return Ok(());
         }
-        self.system.save_index(shared, true).map(|_| ())
+        self.system.save_index(shared).map(|_| ())
     }
 }
 

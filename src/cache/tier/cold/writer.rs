@@ -27,8 +27,8 @@ use crate::io::Disk;
 const BATCH_BYTES: usize = 256 << 10;
 /// With no interval to keep, the writer looks at its clock this often.
 const IDLE_TICK: Duration = Duration::from_secs(1);
-/// A full disk is tried again this often.
-const FULL_TICK: Duration = Duration::from_millis(100);
+/// After a failed write, the next attempt comes after this.
+const STALLED_TICK: Duration = Duration::from_millis(100);
 
 pub(super) struct Writer<D: Disk> {
     storage: ColdTierStorage<D>,
@@ -132,14 +132,14 @@ impl<D: Disk> Writer<D> {
     }
 
     fn until_tick<C: Clock>(&self, shared: &Shared<D, C>) -> Duration {
-        if shared.condition.disk_full.load(Ordering::Relaxed) {
-            return FULL_TICK;
+        if shared.condition.stalled.load(Ordering::Relaxed) {
+            return STALLED_TICK;
         }
         let interval = Self::interval(shared).unwrap_or(IDLE_TICK);
         interval.saturating_sub(self.synced_at.elapsed()).max(Duration::from_millis(1))
     }
 
-    /// Follows the wall clock; syncs if it is time; tries a full disk again.
+    /// Follows the wall clock; syncs if it is time; tries again what failed.
     fn tick<C: Clock>(&mut self, shared: &Shared<D, C>) {
         self.synced_at = Instant::now();
         if let Some(jump) = shared.clock.follow_wall() {
@@ -149,10 +149,12 @@ impl<D: Disk> Writer<D> {
         self.hand_over(shared);
         self.bury_doomed(shared);
         let observed = shared.condition.expiry_observed.load(Ordering::Relaxed);
-        if Self::interval(shared).is_some() && (self.storage.is_dirty() || observed)
-            && let Err(error) = self.sync(shared) {
-                tracing::warn!(%error, "sync failed; the next flush tells");
-            }
+        if Self::interval(shared).is_some()
+            && (self.storage.is_dirty() || observed)
+            && let Err(error) = self.sync(shared)
+        {
+            tracing::warn!(%error, "sync failed; the next flush tells");
+        }
     }
 
     fn serve<C: Clock>(&mut self, shared: &Shared<D, C>, request: WriteRequest) {
@@ -284,7 +286,7 @@ impl<D: Disk> Writer<D> {
     fn note_failure<C: Clock>(&mut self, shared: &Shared<D, C>, error: &Error) {
         match error.kind() {
             ErrorKind::ReadOnly => shared.condition.read_only.store(true, Ordering::SeqCst),
-            _ => shared.condition.disk_full.store(true, Ordering::SeqCst),
+            _ => shared.condition.stall(error),
         }
         tracing::error!(%error, lost = self.lost, "accepted writes were lost");
     }
@@ -301,8 +303,8 @@ impl<D: Disk> Writer<D> {
 
     /// Writes a tombstone for every key whose write was lost. While that fails, no flush succeeds.
     fn bury_doomed<C: Clock>(&mut self, shared: &Shared<D, C>) {
-        let was_full = shared.condition.disk_full.load(Ordering::SeqCst);
-        if self.doomed.is_empty() && !was_full {
+        let stalled = shared.condition.stalled.load(Ordering::SeqCst);
+        if self.doomed.is_empty() && !stalled {
             return;
         }
         if shared.condition.read_only.load(Ordering::SeqCst) {
@@ -318,9 +320,8 @@ impl<D: Disk> Writer<D> {
         }
         self.hand_over(shared);
         if self.doomed.is_empty() {
-            // Something must have been written to know that there is room again.
-            let probe = self.storage.write_out(shared);
-            shared.condition.disk_full.store(probe.is_err(), Ordering::SeqCst);
+            // Buried, or nothing to bury: the next write shows whether there is room again.
+            shared.condition.stalled.store(false, Ordering::SeqCst);
         }
     }
 
@@ -331,8 +332,7 @@ impl<D: Disk> Writer<D> {
         self.check_writable(shared)?;
         if !self.doomed.is_empty() {
             self.lost = lost;
-            let text = format!("{lost} accepted writes were lost, and the disk is still full: free space");
-            return Err(Error::new(ErrorKind::Full, text));
+            return Err(shared.condition.check_writable().err().unwrap_or_else(Error::closed));
         }
         self.sync(shared)?;
         if lost > 0 {

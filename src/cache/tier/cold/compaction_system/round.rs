@@ -199,7 +199,7 @@ impl CompactionSystem {
         for survivor in &relocation.damaged {
             shared.index.replace_if(EntryId::of(survivor.row.hash), survivor.from, None);
         }
-        report.entries_copied += relocation.moved.len() as u64;
+        report.entries_copied += relocation.moved.iter().filter(|moved| !moved.to.is_shadow()).count() as u64;
         report.entries_recompressed += relocation.recompressed;
         report.entries_damaged += relocation.damaged.len() as u64;
         report.segments_written += relocation.finished.len() as u64;

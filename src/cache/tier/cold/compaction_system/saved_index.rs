@@ -26,9 +26,9 @@ pub(super) const REBUILD_SEGMENTS: usize = 32;
 impl CompactionSystem {
     /// Brings every kept snapshot up to now.
     pub(super) fn cover_all<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
-        self.save_index(shared, false)?;
+        self.write_snapshot(shared, false)?;
         if self.keeps_two(shared) {
-            self.save_index(shared, true)?;
+            self.write_snapshot(shared, true)?;
         }
         Ok(())
     }
@@ -39,12 +39,16 @@ impl CompactionSystem {
         (2 * entries * SNAPSHOT_ENTRY_BYTES) as f64 <= SNAPSHOT_SHARE_MAX * live as f64
     }
 
-    /// Writes a snapshot of the index; with `keep_one`, the newest older one stays beside it. Returns its bytes.
+    /// Saves the index. The snapshot before it stays as a spare, if there is room for two. Returns the new one's bytes.
     pub(in crate::cache::tier::cold) fn save_index<D: Disk, C: Clock>(
         &mut self,
         shared: &Shared<D, C>,
-        keep_one: bool,
     ) -> Result<u64> {
+        self.write_snapshot(shared, self.keeps_two(shared))
+    }
+
+    /// Writes a snapshot of the index; with `keep_one`, the newest older one stays beside it. Returns its bytes.
+    fn write_snapshot<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>, keep_one: bool) -> Result<u64> {
         // Hand everything over, so that what the snapshot covers is as new as can be.
         self.ask(|reply| WriteRequest::Barrier { sync: false, reply })?;
         let mut snapshot = SnapshotEntry {

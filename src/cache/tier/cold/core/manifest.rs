@@ -157,6 +157,13 @@ pub struct Manifest<D: Disk> {
 impl<D: Disk> Manifest<D> {
     /// Writes `state` as a new manifest file and makes it the one in force.
     pub fn create(disk: &D, dir: &Path, number: u64, state: ManifestState) -> Result<Self> {
+        let manifest = Self::write_new(disk, dir, number, state)?;
+        write_current(disk, dir, number)?;
+        Ok(manifest)
+    }
+
+    /// Writes `state` as a new manifest file, durable, but not in force.
+    fn write_new(disk: &D, dir: &Path, number: u64, state: ManifestState) -> Result<Self> {
         let path = names::manifest(dir, number);
         // A leftover of a roll that was cut short: nobody names it.
         match disk.remove(&path) {
@@ -171,7 +178,6 @@ impl<D: Disk> Manifest<D> {
         file.write_full_at(&bytes, 0).map_err(|error| Error::io("write", &path, error))?;
         file.sync().map_err(|error| Error::io("sync", &path, error))?;
         disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
-        write_current(disk, dir, number)?;
         let end = bytes.len() as u64;
         Ok(Self { dir: dir.into(), path, number, file, end, start_bytes: end, dirty: false, state })
     }
@@ -212,8 +218,10 @@ impl<D: Disk> Manifest<D> {
         if let Err(error) = self.file.write_full_at(&bytes, self.end) {
             let error = Error::io("append to", &self.path, error);
             // The first copy may have been written whole: it must not come into force at the next start.
+            // Synced, because the kernel may have stored that copy already.
             let blank = vec![0; bytes.len() / 2];
-            if let Err(blank_error) = self.file.write_full_at(&blank, self.end) {
+            let blanked = self.file.write_full_at(&blank, self.end).and_then(|()| self.file.sync());
+            if let Err(blank_error) = blanked {
                 let error = format!("{error}; and it could not be taken back: {blank_error}");
                 return Err(Error::new(ErrorKind::ReadOnly, error));
             }
@@ -249,11 +257,30 @@ impl<D: Disk> Manifest<D> {
         self.end > ROLL_BYTES && self.end > 4 * self.start_bytes
     }
 
-    /// Starts a new file with the state alone, and removes the old one.
+    /// Starts a new file with the state alone, and removes the old one. The log must be synced.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ReadOnly`] when it is unknown which of the two files is in force. A new file that could not even be
+    /// written is no error: the old one goes on.
     pub fn roll(&mut self, disk: &D) -> Result<()> {
-        let new = Self::create(disk, &self.dir, self.number + 1, self.state.clone())?;
+        let new = match Self::write_new(disk, &self.dir, self.number + 1, self.state.clone()) {
+            Ok(new) => new,
+            Err(error) => {
+                tracing::warn!(%error, "the manifest could not be written anew; the old one goes on");
+                return Ok(());
+            }
+        };
+        write_current(disk, &self.dir, new.number).map_err(|error| {
+            Error::new(
+                ErrorKind::ReadOnly,
+                format!("{error}; writes are refused until the store is reopened"),
+            )
+        })?;
         let old = std::mem::replace(self, new);
-        disk.remove(&old.path).map_err(|error| Error::io("remove", &old.path, error))
+        if let Err(error) = disk.remove(&old.path) {
+            tracing::warn!(path = %old.path.display(), %error, "left behind; the next start removes it");
+        }
+        Ok(())
     }
 
     /// Number of the file.
