@@ -74,7 +74,8 @@ pub enum Maintenance {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compression {
-    /// Starts with zstd level 1 and follows what `OptimizeCompression` finds (default).
+    /// Starts with LZ4, which costs a writer little, and follows what `OptimizeCompression` finds (default).
+    /// Compaction stores anew what was written before.
     Tuned,
     /// Always this codec; `OptimizeCompression` measures and reports, but changes nothing.
     Fixed(Codec),
