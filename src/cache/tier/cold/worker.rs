@@ -139,6 +139,7 @@ impl CompactionWorker {
         let sequence = shared.processed_sequence.load(Ordering::SeqCst);
         let pulse = Pulse {
             now_ms: shared.clock.now_ms(),
+            segment_bytes: shared.config.segment_bytes,
             entries: shared.index.len(),
             raw_bytes_since_tuning: inserted - self.tuned_at_bytes,
             live_raw_bytes: accounts.iter().map(|account| account.summary.raw_bytes).sum(),

@@ -4,8 +4,10 @@ use crate::cache::tier::cold::core::slab::AccountView;
 
 /// A segment that holds less than this share of a full one is worth merging, if there are enough of them.
 const SMALL_SHARE: f64 = 0.25;
-/// That many small segments are merged.
+/// That many small segments are merged when a compaction runs,
 const SMALL_SEGMENTS: usize = 4;
+/// and that many (each start and each roll on demand may leave one) make one due.
+const SMALL_SEGMENTS_DUE: usize = 16;
 /// Asked for by hand, compaction takes every segment of which it can give this share back.
 const REQUESTED_RATIO: f64 = 0.02;
 /// Stored anew, a segment must shrink by this factor to be worth the CPU time.
@@ -69,9 +71,7 @@ pub(in crate::cache::tier::cold) fn choose_victims(
         .filter(|account| account.sealed)
         .map(|account| Victim { account: *account, recompress: wants_recompression(account, circumstances) })
         .collect();
-    let small = |victim: &Victim| {
-        (victim.account.summary.record_bytes() as f64) < SMALL_SHARE * circumstances.segment_bytes as f64
-    };
+    let small = |victim: &Victim| is_small(&victim.account, circumstances.segment_bytes);
     let merge_small = victims.iter().filter(|victim| small(victim)).count() >= SMALL_SEGMENTS;
     victims.retain(|victim| {
         let account = &victim.account;
@@ -83,6 +83,10 @@ pub(in crate::cache::tier::cold) fn choose_victims(
     // system", 1992, section 3.5): what is old has had its chance to die.
     victims.sort_by(|a, b| benefit(b, newest).total_cmp(&benefit(a, newest)));
     into_rounds(victims, ROUND_SEGMENTS * circumstances.segment_bytes)
+}
+
+fn is_small(account: &AccountView, segment_bytes: u64) -> bool {
+    account.sealed && (account.summary.record_bytes() as f64) < SMALL_SHARE * segment_bytes as f64
 }
 
 fn benefit(victim: &Victim, newest: u64) -> f64 {
@@ -128,6 +132,8 @@ fn into_rounds(victims: Vec<Victim>, round_bytes: u64) -> Vec<Vec<Victim>> {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cache::tier::cold) struct Pulse {
     pub now_ms: u64,
+    /// `ColdTierConfig::segment_bytes`.
+    pub segment_bytes: u64,
     /// Entries in the index.
     pub entries: u64,
     /// Raw bytes inserted since the last tuning.
@@ -168,6 +174,10 @@ pub(in crate::cache::tier::cold) fn choose_task(
     }
     let ratio = reclaimable_ratio(accounts);
     if ratio > dead_ratio_max && ratio > pulse.stuck_ratio + 0.01 {
+        return Some(Due::Compaction);
+    }
+    let small = accounts.iter().filter(|account| is_small(account, pulse.segment_bytes)).count();
+    if small >= SMALL_SEGMENTS_DUE {
         return Some(Due::Compaction);
     }
     let changed = pulse.raw_bytes_since_tuning as f64 > retune_ratio * pulse.live_raw_bytes as f64;
