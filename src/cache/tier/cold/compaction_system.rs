@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Sender, bounded};
 
+use self::expiry::Emptied;
 use self::files::is_due;
 use self::policy::{Circumstances, Trigger, choose_victims};
 use self::round::{RoundProgress, victim_bytes};
@@ -137,16 +138,15 @@ impl CompactionSystem {
         for (at, account) in accounts.iter().enumerate() {
             self.check_stop(shared)?;
             report.segments_checked += 1;
-            let empty = if account.sealed {
-                report.expired_removed += self.expire_sealed(shared, account, now_ms)?;
-                // Unexpiring records, shadows among them, keep a segment; so does any that dies later.
-                account.summary.unexpiring == 0 && account.summary.expiry_max_ms <= now_ms
-            } else {
+            if !account.sealed {
                 report.expired_removed += self.expire_active(shared, account.slot, now_ms)?;
-                false
-            };
-            if empty {
-                emptied.push(*account);
+            } else if let Some(expired) = self.expire_sealed(shared, account, now_ms) {
+                report.expired_removed += expired.removed;
+                // Unexpiring records, shadows among them, keep a segment; so does any that dies later.
+                if account.summary.unexpiring == 0 && account.summary.expiry_max_ms <= now_ms {
+                    let sweep = expired.lost || account.summary.shadow_max > 0;
+                    emptied.push(Emptied { account: *account, sweep });
+                }
             }
             shared.state.advance(0.2 + 0.6 * (at + 1) as f32 / accounts.len() as f32);
         }

@@ -168,9 +168,11 @@ fn look(disk: &OsDisk, dir: &Path) -> Result<(std::fs::File, LoadedManifest, Rec
     }
     let lock = take_lock(disk, dir)?;
     let loaded = load(disk, dir)?.ok_or_else(nothing)?;
-    let found = recover(disk, dir, &loaded.state).map_err(|error| match error.kind() {
-        ErrorKind::Closed => nothing(),
-        _ => error,
-    })?;
+    let found = recover(disk, dir, &loaded.state, loaded.broken || loaded.state.damaged).map_err(
+        |error| match error.kind() {
+            ErrorKind::Closed => nothing(),
+            _ => error,
+        },
+    )?;
     Ok((lock, loaded, found))
 }

@@ -353,6 +353,24 @@ impl MetadataIndex {
         true
     }
 
+    /// Points an entry that is at `from` at its new place. An entry that has become a shadow there stays one.
+    pub fn relocate(&self, id: EntryId, from: Location, to: IndexEntry) -> bool {
+        let (old, new) = {
+            let Some(mut partition) = self.partitions.get_mut(&id.partition()) else { return false };
+            let Ok(at) = partition.find(id.tag()) else { return false };
+            let old = partition.slots[at].entry();
+            if old.location != from {
+                return false;
+            }
+            let size = if old.is_shadow() { SizeClass::SHADOW } else { to.size };
+            let new = IndexEntry { size, ..to };
+            partition.slots[at] = Packed::new(id.tag(), new);
+            (old, new)
+        };
+        self.count(Some(old), Some(new));
+        true
+    }
+
     /// Values in the index, the expired ones included that no cleanup has met yet.
     pub fn len(&self) -> u64 {
         self.values.load(Ordering::Relaxed)

@@ -110,7 +110,7 @@ pub(super) fn take_lock<D: Disk>(disk: &D, dir: &std::path::Path) -> Result<D::L
 type Parts<D> = (ColdTierStorage<D>, LoadedManifest, Recovered<D>);
 
 fn reopen<D: Disk>(disk: &D, config: &ColdTierConfig, loaded: LoadedManifest) -> Result<Parts<D>> {
-    let mut recovered = recover(disk, &config.dir, &loaded.state)?;
+    let mut recovered = recover(disk, &config.dir, &loaded.state, loaded.broken || loaded.state.damaged)?;
     let storage = ColdTierStorage::open(disk, config.dir.clone(), &loaded, &mut recovered)?;
     Ok((storage, loaded, recovered))
 }
@@ -123,9 +123,16 @@ fn create<D: Disk, C: Clock>(disk: &D, config: &ColdTierConfig, clock: &C) -> Re
     let parameters = parameters_entry(CompressionParameters { codec, dictionary: 0 }, 0.0, 0);
     let state = ManifestState::new(fastrand::u64(..), fastrand::u64(..), clock.wall_ms().max(1), parameters);
     let storage = ColdTierStorage::create(disk, config.dir.clone(), state.clone())?;
-    let recovered = recover(disk, &config.dir, &state)?;
-    let loaded =
-        LoadedManifest { state, number: 1, end: 0, clean: true, broken: false, warnings: Vec::new() };
+    let recovered = recover(disk, &config.dir, &state, false)?;
+    let loaded = LoadedManifest {
+        state,
+        number: 1,
+        highest_number: 1,
+        end: 0,
+        clean: true,
+        broken: false,
+        warnings: Vec::new(),
+    };
     Ok((storage, loaded, recovered))
 }
 

@@ -101,6 +101,9 @@ impl CompactionWorker {
                 report.map(TaskReport::RebuildIndex)
             }
         };
+        if result.as_ref().is_err_and(crate::error::Error::is_read_only) {
+            shared.condition.read_only.store(true, Ordering::SeqCst);
+        }
         shared.state.end(started.elapsed());
         result
     }

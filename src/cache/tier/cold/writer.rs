@@ -16,6 +16,7 @@ use super::in_flight::EncodedRecord;
 use super::message::{ActiveRows, Committed, WriteRequest};
 use super::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
 use super::queue::Waker;
+use super::serialization::edit::Edit;
 use super::serialization::record::{RECORD_HEADER_BYTES, RecordMeta, payload_sum, record_bytes};
 use super::shared::{PanicNotice, Shared, count};
 use crate::clock::Clock;
@@ -107,6 +108,7 @@ impl<D: Disk> Writer<D> {
             };
         }
         self.hand_over(shared);
+        self.answer_acks(shared);
         let wait = self.until_tick(shared);
         match self.requests.recv_timeout(wait) {
             Ok(request) => Next::Request(request),
@@ -160,10 +162,12 @@ impl<D: Disk> Writer<D> {
     fn serve<C: Clock>(&mut self, shared: &Shared<D, C>, request: WriteRequest) {
         match request {
             WriteRequest::Append { record, charge, ack } => {
-                self.acks.extend(ack);
                 self.append(shared, record, charge);
+                // Only now: what `append` hands over to make room does not hold this record yet.
+                self.acks.extend(ack);
                 if self.storage.buffered_bytes() >= BATCH_BYTES {
                     self.hand_over(shared);
+                    self.answer_acks(shared);
                 }
             }
             WriteRequest::Barrier { sync, reply } => {
@@ -182,11 +186,26 @@ impl<D: Disk> Writer<D> {
             }
             WriteRequest::Commit { edit, reply } => {
                 self.hand_over(shared);
-                let result = self.check_writable(shared).and_then(|()| self.storage.commit(shared, &edit));
+                let result = self.commit(shared, &edit);
                 drop(reply.send(self.noted(shared, result).map(|edit| Committed { edit })));
             }
             WriteRequest::Close { .. } => unreachable!("run answers it"),
         }
+    }
+
+    /// No task may commit while a key's newest record is lost and not buried: the task may have counted on it (C5).
+    fn commit<C: Clock>(&mut self, shared: &Shared<D, C>, edit: &Edit) -> Result<u64> {
+        self.bury_doomed(shared);
+        self.check_writable(shared)?;
+        if !self.doomed.is_empty() {
+            return Err(shared.condition.check_writable().err().unwrap_or_else(|| {
+                Error::new(
+                    ErrorKind::WriteLost,
+                    "accepted writes were just lost; the task is tried again later",
+                )
+            }));
+        }
+        self.storage.commit(shared, edit)
     }
 
     fn check_writable<C: Clock>(&self, shared: &Shared<D, C>) -> Result<()> {
@@ -241,14 +260,15 @@ impl<D: Disk> Writer<D> {
             match written {
                 Ok(()) => self.let_go(shared, pending),
                 Err(error) => {
-                    self.storage.discard();
+                    if let Err(left) = self.storage.discard() {
+                        self.note_failure(shared, &left);
+                    }
                     self.lose(shared, &pending);
                     self.note_failure(shared, &error);
                 }
             }
         }
         shared.processed_sequence.store(self.frontier.next() - 1, Ordering::SeqCst);
-        self.answer_acks(shared);
     }
 
     fn let_go<C: Clock>(&mut self, shared: &Shared<D, C>, pending: Vec<Pending>) {
@@ -273,8 +293,11 @@ impl<D: Disk> Writer<D> {
             if let Some(standing) = standing {
                 shared.index.replace_if(id, standing, shadow);
             }
-            if let (Some(_), Some(key)) = (replaced, key_of(record, shared)) {
-                self.doomed.insert(record.hash, key);
+            match (replaced, key_of(record, shared)) {
+                (None, _) => {}
+                (Some(_), Some(key)) => drop(self.doomed.insert(record.hash, key)),
+                // Its key cannot be told, so nothing can bury what it replaced.
+                (Some(_), None) => shared.condition.read_only.store(true, Ordering::SeqCst),
             }
             shared.in_flight.remove(id, record.meta.sequence);
             shared.budget.release(*charge, &self.waker);
@@ -288,7 +311,7 @@ impl<D: Disk> Writer<D> {
             ErrorKind::ReadOnly => shared.condition.read_only.store(true, Ordering::SeqCst),
             _ => shared.condition.stall(error),
         }
-        tracing::error!(%error, lost = self.lost, "accepted writes were lost");
+        tracing::error!(%error, lost = self.lost, "writing failed");
     }
 
     fn noted<C: Clock, T>(&mut self, shared: &Shared<D, C>, result: Result<T>) -> Result<T> {
@@ -311,30 +334,33 @@ impl<D: Disk> Writer<D> {
             return;
         }
         for (hash, key) in std::mem::take(&mut self.doomed) {
-            let id = EntryId::of(hash);
-            // A newer record of the key is on its way: it buries the old one itself.
-            if let Some(sequence) = shared.in_flight.sequence_for_writer(id) {
-                let record = tombstone(hash, &key, sequence);
-                self.append(shared, record, 0);
+            match shared.in_flight.sequence_for_writer(EntryId::of(hash)) {
+                Some(sequence) => self.append(shared, tombstone(hash, &key, sequence), 0),
+                // A newer record of the key is on its way: it buries the old one once it is appended.
+                None => drop(self.doomed.insert(hash, key)),
             }
         }
         self.hand_over(shared);
-        if self.doomed.is_empty() {
-            // Buried, or nothing to bury: the next write shows whether there is room again.
-            shared.condition.stalled.store(false, Ordering::SeqCst);
+        if !stalled {
+            return;
+        }
+        // Whether there is room again shows only by writing: the clock, if nothing else.
+        shared.condition.expiry_observed.store(true, Ordering::SeqCst);
+        match self.sync(shared) {
+            Ok(()) => shared.condition.stalled.store(false, Ordering::SeqCst),
+            Err(error) => self.note_failure(shared, &error),
         }
     }
 
     /// Everything accepted before is durable, or the caller learns what is not.
     fn flush<C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
         self.bury_doomed(shared);
-        let lost = std::mem::take(&mut self.lost);
         self.check_writable(shared)?;
         if !self.doomed.is_empty() {
-            self.lost = lost;
             return Err(shared.condition.check_writable().err().unwrap_or_else(Error::closed));
         }
         self.sync(shared)?;
+        let lost = std::mem::take(&mut self.lost);
         if lost > 0 {
             let text = format!("{lost} accepted writes were lost since the last flush; they read as misses");
             return Err(Error::new(ErrorKind::WriteLost, text));
@@ -352,8 +378,10 @@ impl<D: Disk> Writer<D> {
         if self.acks.is_empty() {
             return;
         }
+        let acks = std::mem::take(&mut self.acks);
+        self.hand_over(shared);
         let result = self.flush(shared);
-        for ack in self.acks.drain(..) {
+        for ack in acks {
             drop(ack.send(result.as_ref().map_err(Error::echo).copied()));
         }
     }

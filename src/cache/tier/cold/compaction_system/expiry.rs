@@ -14,14 +14,39 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::io::Disk;
 
+/// An unreadable segment is looked at again after this time.
+const UNREADABLE_RETRY_MS: u64 = 60_000;
+
+/// A segment in which everything has expired.
+pub(super) struct Emptied {
+    pub account: AccountView,
+    /// Index entries may still name it: shadows, or what its damaged footer does not tell.
+    pub sweep: bool,
+}
+
+/// What a cleanup found in a segment.
+pub(super) struct Expired {
+    pub removed: u64,
+    /// Its footer is damaged and records are lost.
+    pub lost: bool,
+}
+
 impl CompactionSystem {
+    /// Takes a sealed segment's expired entries out; `None` if it cannot be read: the others go on.
     pub(super) fn expire_sealed<D: Disk, C: Clock>(
         &self,
         shared: &Shared<D, C>,
         account: &AccountView,
         now_ms: u64,
-    ) -> Result<u64> {
-        let found = rows_of(shared, account)?;
+    ) -> Option<Expired> {
+        let found = match rows_of(shared, account) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "expired entries left for later");
+                shared.slab.set_next_expiry(account.slot, now_ms + UNREADABLE_RETRY_MS);
+                return None;
+            }
+        };
         let mut next_expiry_ms = u64::MAX;
         let (mut removed, mut bytes) = (0, 0);
         for (at, row) in found.rows.iter().enumerate() {
@@ -37,7 +62,7 @@ impl CompactionSystem {
         }
         shared.slab.note_expired(account.slot, removed, bytes);
         shared.slab.set_next_expiry(account.slot, next_expiry_ms);
-        Ok(removed)
+        Some(Expired { removed, lost: found.lost })
     }
 
     pub(super) fn expire_active<D: Disk, C: Clock>(
@@ -69,36 +94,37 @@ impl CompactionSystem {
     pub(super) fn drop_emptied<D: Disk, C: Clock>(
         &mut self,
         shared: &Shared<D, C>,
-        emptied: &[AccountView],
+        emptied: &[Emptied],
         report: &mut CleanupReport,
     ) -> Result<()> {
-        if emptied.iter().any(|account| account.summary.shadow_max > self.covered()) {
-            let bytes: u64 = emptied.iter().map(|account| account.summary.record_bytes()).sum();
+        if emptied.iter().any(|empty| empty.account.summary.shadow_max > self.covered()) {
+            let bytes: u64 = emptied.iter().map(|empty| empty.account.summary.record_bytes()).sum();
             let entries = shared.index.len() + shared.index.shadows();
             if (entries * SNAPSHOT_ENTRY_BYTES) as f64 <= COVERING_SHARE_MAX * bytes as f64 {
                 self.cover_all(shared)?;
             }
         }
         let covered = self.covered();
-        let (ready, waiting): (Vec<AccountView>, Vec<AccountView>) =
-            emptied.iter().partition(|account| account.summary.shadow_max <= covered);
-        if !waiting.is_empty() {
-            tracing::debug!(segments = waiting.len(), "expired segments wait for a snapshot");
+        let ready: Vec<&Emptied> =
+            emptied.iter().filter(|empty| empty.account.summary.shadow_max <= covered).collect();
+        if ready.len() < emptied.len() {
+            tracing::debug!(segments = emptied.len() - ready.len(), "expired segments wait for a snapshot");
         }
         shared.state.advance(0.85);
         if ready.is_empty() {
             return Ok(());
         }
         // Entries that had to be remembered are covered now. Where nothing was replaced, none were.
-        let swept = ready.iter().filter(|account| account.summary.shadow_max > 0).map(|account| account.slot);
+        let swept = ready.iter().filter(|empty| empty.sweep).map(|empty| empty.account.slot);
         sweep_slots(shared, &swept.collect::<Vec<_>>());
-        let watermark = ready.iter().map(|account| account.summary.shadow_max).fold(self.watermark, u64::max);
-        let drop = ready.iter().map(|account| account.identity.segment_id).collect();
+        let watermark =
+            ready.iter().map(|empty| empty.account.summary.shadow_max).fold(self.watermark, u64::max);
+        let drop = ready.iter().map(|empty| empty.account.identity.segment_id).collect();
         let edit = self.commit(Edit::Replace { add: Vec::new(), drop, watermark })?;
         self.watermark = watermark;
         shared.state.advance(0.9);
-        for account in &ready {
-            report.bytes_reclaimed += remove_segment(shared, account);
+        for empty in &ready {
+            report.bytes_reclaimed += remove_segment(shared, &empty.account);
         }
         sync_removals(shared);
         self.finished_edit = edit;

@@ -1,5 +1,7 @@
 //! What the tasks share: a segment's rows, and how files and index entries go.
 
+use std::sync::atomic::Ordering;
+
 use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::core::segment::{ReadError, read_footer, scan_records};
 use crate::cache::tier::cold::core::slab::AccountView;
@@ -7,7 +9,7 @@ use crate::cache::tier::cold::metadata_index::PARTITIONS;
 use crate::cache::tier::cold::serialization::footer::FooterRow;
 use crate::cache::tier::cold::shared::Shared;
 use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Disk, DiskFile};
 
 /// A segment's rows, from its footer or, where that is damaged, from its records.
@@ -69,10 +71,23 @@ pub(super) fn remove_file<D: Disk, C: Clock>(shared: &Shared<D, C>, path: &std::
     }
 }
 
+/// Makes the directory's names durable.
+///
+/// # Errors
+/// [`ErrorKind::ReadOnly`]: the kernel may have lost names of the writer's too, and reports that once only.
+pub(super) fn sync_names<D: Disk, C: Clock>(shared: &Shared<D, C>) -> Result<()> {
+    let dir = &shared.config.dir;
+    shared.disk.sync_dir(dir).map_err(|error| {
+        shared.condition.read_only.store(true, Ordering::SeqCst);
+        let error = Error::io("sync", dir, error);
+        Error::new(ErrorKind::ReadOnly, format!("{error}; writes are refused until the store is reopened"))
+    })
+}
+
+/// Makes removals durable. A name that comes back is in no manifest: the next start removes it again.
 pub(super) fn sync_removals<D: Disk, C: Clock>(shared: &Shared<D, C>) {
-    if let Err(error) = shared.disk.sync_dir(&shared.config.dir) {
-        // A name that comes back is in no manifest: the next start removes it again.
-        tracing::warn!(%error, "directory not synced after removals");
+    if let Err(error) = sync_names(shared) {
+        tracing::error!(%error, "directory not synced after removals");
     }
 }
 

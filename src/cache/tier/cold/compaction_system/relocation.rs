@@ -205,7 +205,7 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
         let full = self.output.as_ref().is_some_and(|output| {
             let end = output.written + (output.buffer.len() + bytes) as u64;
             let fits = end <= self.shared.config.segment_bytes || output.rows.is_empty();
-            !fits || u32::try_from(meta.sequence - output.identity.base_sequence).is_err()
+            !fits || !within(meta.sequence, output.identity.base_sequence)
         });
         if full {
             self.finish_output()?;
@@ -237,7 +237,7 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
     fn open_output(&self, sequence: u64) -> Result<Output<D::File>> {
         let shared = self.shared;
         // A span that 32 bits do not hold starts a segment of its own, from its own sequence number on.
-        let fits = u32::try_from(sequence - self.base_sequence).is_ok();
+        let fits = within(sequence, self.base_sequence);
         let identity = SegmentIdentity {
             store_id: shared.store_id,
             segment_id: shared.take_file_id(),
@@ -342,6 +342,11 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
             }
         }
     }
+}
+
+/// Whether a segment with this base can hold the sequence number.
+fn within(sequence: u64, base_sequence: u64) -> bool {
+    sequence.checked_sub(base_sequence).is_some_and(|delta| u32::try_from(delta).is_ok())
 }
 
 fn write_out<D: Disk, C: Clock>(shared: &Shared<D, C>, output: &mut Output<D::File>) -> Result<()> {

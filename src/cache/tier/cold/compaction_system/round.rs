@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::files::{remove_segment, rows_of, sweep_slots, sync_removals};
+use super::files::{remove_segment, rows_of, sweep_slots, sync_names, sync_removals};
 use super::policy::{Trigger, Victim};
 use super::relocation::{Relocation, Survivor};
 use super::saved_index::SNAPSHOT_ENTRY_BYTES;
@@ -28,24 +28,17 @@ impl CompactionSystem {
         progress: &RoundProgress,
         report: &mut CompactionReport,
     ) -> Result<()> {
-        let listed = self.list_survivors(shared, victims, report)?;
-        shared.state.advance(progress.at(0.3));
-        let base =
-            listed.iter().flat_map(|victim| &victim.survivors).map(|survivor| survivor.row.sequence).min();
-        let mut relocation = Relocation::new(shared, base.unwrap_or(0));
-        let copied = self.copy_survivors(shared, &listed, &mut relocation, progress);
-        if let Err(error) = copied {
+        let before = report.clone();
+        let (mut listed, mut relocation) = self.relocate(shared, victims, progress, report)?;
+        if relocation.damaged.iter().any(|survivor| survivor.row.sequence > self.covered()) {
+            // What is lost may have kept something older away: a snapshot does so from now on (C10). The round starts
+            // again behind it: a snapshot in the middle of a round would know some of what the round does not.
             relocation.discard();
-            return Err(error);
+            self.cover_all(shared)?;
+            *report = before;
+            (listed, relocation) = self.relocate(shared, victims, progress, report)?;
         }
         shared.state.advance(progress.at(0.7));
-        if relocation.damaged.iter().any(|survivor| survivor.row.sequence > self.covered()) {
-            // What is lost may have kept something older away: a snapshot does so from now on.
-            if let Err(error) = self.cover_all(shared) {
-                relocation.discard();
-                return Err(error);
-            }
-        }
         let watermark = listed.iter().map(|victim| victim.discarded_shadow).fold(self.watermark, u64::max);
         let watermark =
             relocation.damaged.iter().map(|survivor| survivor.row.sequence).fold(watermark, u64::max);
@@ -56,6 +49,26 @@ impl CompactionSystem {
         self.finished_edit = edit;
         shared.state.advance(progress.at(1.0));
         Ok(())
+    }
+
+    /// Lists and copies. On an error nothing is left.
+    fn relocate<'a, D: Disk, C: Clock>(
+        &self,
+        shared: &'a Shared<D, C>,
+        victims: &[Victim],
+        progress: &RoundProgress,
+        report: &mut CompactionReport,
+    ) -> Result<(Vec<Listed>, Relocation<'a, D, C>)> {
+        let listed = self.list_survivors(shared, victims, report)?;
+        shared.state.advance(progress.at(0.3));
+        let survivors = listed.iter().flat_map(|victim| &victim.survivors);
+        let base_sequence = survivors.map(|survivor| survivor.row.sequence).min().unwrap_or(0);
+        let mut relocation = Relocation::new(shared, base_sequence);
+        if let Err(error) = self.copy_survivors(shared, &listed, &mut relocation, progress) {
+            relocation.discard();
+            return Err(error);
+        }
+        Ok((listed, relocation))
     }
 
     /// Lists, victim by victim, what has to survive. Expired entries leave the index here.
@@ -69,14 +82,23 @@ impl CompactionSystem {
         let mut listed = Vec::with_capacity(victims.len());
         for victim in victims {
             self.check_stop(shared)?;
-            let found = rows_of(shared, &victim.account)?;
+            let found = match rows_of(shared, &victim.account) {
+                Ok(found) => found,
+                // One unreadable segment must not keep the others from being compacted.
+                Err(error) => {
+                    tracing::warn!(%error, "segment left for later");
+                    continue;
+                }
+            };
             if found.lost && victim.account.summary.shadow_max > self.covered() {
                 // What is lost may have been a deletion that no snapshot knows of: the segment has to wait for one.
                 tracing::warn!(segment = victim.account.identity.segment_id, "damaged; left for later");
                 continue;
             }
+            // What is lost may have been its newest shadow; it is covered.
+            let discarded_shadow = if found.lost { victim.account.summary.shadow_max } else { 0 };
             let mut entry =
-                Listed { victim: *victim, survivors: Vec::new(), discarded_shadow: 0, damaged: found.lost };
+                Listed { victim: *victim, survivors: Vec::new(), discarded_shadow, damaged: found.lost };
             for row in &found.rows {
                 self.list_row(shared, row, now_ms, &mut entry, report);
             }
@@ -192,7 +214,7 @@ impl CompactionSystem {
         };
         self.watermark = watermark;
         for moved in &relocation.moved {
-            if !shared.index.replace_if(moved.id, moved.from, Some(moved.to)) {
+            if !shared.index.relocate(moved.id, moved.from, moved.to) {
                 shared.slab.note_dead_bytes(moved.to.location.slot, 1, moved.bytes);
             }
         }
@@ -227,7 +249,7 @@ impl CompactionSystem {
         if relocation.finished.is_empty() {
             return Ok(());
         }
-        shared.disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))
+        sync_names(shared)
     }
 
     /// Closes and deletes the victims. What cannot be deleted is an orphan for the next start.

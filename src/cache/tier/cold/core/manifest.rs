@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::names::{self, FileKind};
+use super::recovery::is_damage;
 use crate::cache::tier::cold::serialization::edit::{
     Edit, ManifestState, check_manifest_header, decode_edits, encode_edit, manifest_header,
 };
@@ -26,6 +27,8 @@ pub struct LoadedManifest {
     pub state: ManifestState,
     /// Number of the file.
     pub number: u64,
+    /// Highest number of any manifest file.
+    pub highest_number: u64,
     /// Where the next edit goes.
     pub end: u64,
     /// Nothing torn, nothing damaged: appending may go on.
@@ -58,20 +61,24 @@ pub fn load<D: Disk>(disk: &D, dir: &Path) -> Result<Option<LoadedManifest>> {
     } else {
         None
     };
-    // Without a readable pointer, the newest readable manifest: during a roll both say the same.
-    let order: Vec<u64> = match current {
-        Some(number) => std::iter::once(number).chain(numbers.into_iter().rev()).collect(),
-        None => numbers.into_iter().rev().collect(),
-    };
-    for number in order {
-        match load_number(disk, dir, number) {
-            Ok(mut loaded) => {
-                loaded.warnings.splice(0..0, warnings);
-                return Ok(Some(loaded));
-            }
-            Err(error) if error.kind() == ErrorKind::Corruption => warnings.push(error.to_string()),
-            Err(error) => return Err(error),
+    let highest_number = numbers.last().copied().unwrap_or(0);
+    if let Some(number) = current
+        && let Some(loaded) = try_number(disk, dir, number, &mut warnings)?
+    {
+        return Ok(Some(LoadedManifest { warnings, highest_number, ..loaded }));
+    }
+    // Without the manifest that the pointer names, the one that knows most; it may not know all.
+    let mut best: Option<LoadedManifest> = None;
+    for number in numbers.iter().filter(|number| Some(**number) != current) {
+        if let Some(loaded) = try_number(disk, dir, *number, &mut warnings)?
+            && best.as_ref().is_none_or(|best| best.state.edit <= loaded.state.edit)
+        {
+            best = Some(loaded);
         }
+    }
+    if let Some(best) = best {
+        let broken = best.broken || current.is_some() || numbers.len() > 1;
+        return Ok(Some(LoadedManifest { warnings, highest_number, broken, clean: false, ..best }));
     }
     if segments == 0 {
         return Ok(None);
@@ -83,10 +90,36 @@ pub fn load<D: Disk>(disk: &D, dir: &Path) -> Result<Option<LoadedManifest>> {
     )))
 }
 
+/// A manifest, unless it is unreadable; what is met goes to the warnings.
+fn try_number<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    number: u64,
+    warnings: &mut Vec<String>,
+) -> Result<Option<LoadedManifest>> {
+    match load_number(disk, dir, number) {
+        Ok(mut loaded) => {
+            warnings.append(&mut loaded.warnings);
+            Ok(Some(loaded))
+        }
+        Err(error) if error.kind() == ErrorKind::Corruption => {
+            warnings.push(error.to_string());
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn read_current<D: Disk>(disk: &D, dir: &Path, warnings: &mut Vec<String>) -> Result<Option<u64>> {
     let path = dir.join(names::CURRENT);
-    let file = disk.open_read(&path).map_err(|error| Error::io("open", &path, error))?;
-    let bytes = read_all(&file, 4096).map_err(|error| Error::io("read", &path, error))?;
+    let bytes = match disk.open_read(&path).and_then(|file| read_all(&file, 4096)) {
+        Ok(bytes) => bytes,
+        Err(error) if is_damage(&error) => {
+            warnings.push(format!("{}: {error}", path.display()));
+            return Ok(None);
+        }
+        Err(error) => return Err(Error::io("read", &path, error)),
+    };
     match open_block(CURRENT_MAGIC, &bytes) {
         Ok(body) => Ok(body.try_into().ok().map(u64::from_le_bytes)),
         Err(newer @ FormatError::Newer(_)) => Err(newer_format(&path, newer)),
@@ -104,12 +137,11 @@ fn newer_format(path: &Path, error: FormatError) -> Error {
 fn load_number<D: Disk>(disk: &D, dir: &Path, number: u64) -> Result<LoadedManifest> {
     let path = names::manifest(dir, number);
     let damaged = |problem: &str| Error::corruption(format!("{}: {problem}", path.display()));
-    let file = match disk.open_read(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(damaged("is missing")),
-        Err(error) => return Err(Error::io("open", &path, error)),
+    let bytes = match disk.open_read(&path).and_then(|file| read_all(&file, MANIFEST_BYTES_MAX)) {
+        Ok(bytes) => bytes,
+        Err(error) if is_damage(&error) => return Err(damaged(&error.to_string())),
+        Err(error) => return Err(Error::io("read", &path, error)),
     };
-    let bytes = read_all(&file, MANIFEST_BYTES_MAX).map_err(|error| Error::io("read", &path, error))?;
     match check_manifest_header(&bytes) {
         // The first edit vouches for the file where its header is damaged.
         Ok(()) | Err(FormatError::Checksum | FormatError::Magic | FormatError::Invalid(_)) => {}
@@ -135,6 +167,7 @@ fn load_number<D: Disk>(disk: &D, dir: &Path, number: u64) -> Result<LoadedManif
     Ok(LoadedManifest {
         state,
         number,
+        highest_number: number,
         end: log.end as u64,
         clean: log.repaired == 0 && log.end == bytes.len() && check_manifest_header(&bytes).is_ok(),
         broken: log.broken,
@@ -252,6 +285,12 @@ impl<D: Disk> Manifest<D> {
         Ok(())
     }
 
+    /// Makes everything in the file durable, also what another process wrote.
+    pub fn sync_anew(&mut self) -> Result<()> {
+        self.dirty = true;
+        self.sync()
+    }
+
     /// Whether the log has grown enough to be written anew.
     pub fn wants_roll(&self) -> bool {
         self.end > ROLL_BYTES && self.end > 4 * self.start_bytes
@@ -308,12 +347,16 @@ pub fn replace_file<D: Disk>(disk: &D, dir: &Path, path: &Path, bytes: &[u8]) ->
         file.write_full_at(bytes, 0)?;
         file.sync()?;
         drop(file);
-        disk.rename(&temporary, path)?;
-        disk.sync_dir(dir)
+        disk.rename(&temporary, path)
     })();
     written.map_err(|error| {
         // Best effort: what stays behind is deleted at the next start.
         drop(disk.remove(&temporary));
         Error::io("write", path, error)
+    })?;
+    // A directory whose sync failed may have lost other names too, and will not say so again.
+    disk.sync_dir(dir).map_err(|error| {
+        let error = Error::io("sync", dir, error);
+        Error::new(ErrorKind::ReadOnly, format!("{error}; writes are refused until the store is reopened"))
     })
 }

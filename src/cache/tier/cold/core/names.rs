@@ -49,12 +49,18 @@ pub fn kind_of(name: &str) -> FileKind {
         return FileKind::Snapshot(number);
     }
     match stem.strip_prefix("dict-").and_then(|rest| rest.split_once('-')) {
-        Some((slot, id)) => match (slot.parse(), u64::from_str_radix(id, 16)) {
-            (Ok(slot), Ok(id)) => FileKind::Dictionary(slot, id),
-            _ => FileKind::Foreign,
-        },
-        None => FileKind::Foreign,
+        Some((slot, id)) if is_hex(slot, 3) && is_hex(id, 16) => {
+            match (slot.parse(), u64::from_str_radix(id, 16)) {
+                (Ok(slot), Ok(id)) => FileKind::Dictionary(slot, id),
+                _ => FileKind::Foreign,
+            }
+        }
+        _ => FileKind::Foreign,
     }
+}
+
+fn is_hex(digits: &str, len: usize) -> bool {
+    digits.len() == len && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn number_of(digits: &str) -> Option<u64> {

@@ -11,7 +11,7 @@ use std::io;
 use std::path::Path;
 
 use super::names::{self, FileKind};
-use super::segment::{ReadError, read_footer, row_bytes, scan_records};
+use super::segment::{ReadError, Scan, read_footer, row_bytes, scan_records};
 use super::slab::{OpenSegment, Slab};
 use super::snapshot::{NOWHERE, load_snapshot};
 use crate::cache::stats::RecoveryStats;
@@ -22,9 +22,11 @@ use crate::cache::tier::cold::metadata_index::{
 use crate::cache::tier::cold::serialization::dictionary::{DICTIONARY_BYTES_LIMIT, decode_dictionary};
 use crate::cache::tier::cold::serialization::edit::{ManifestState, SegmentEntry, SnapshotEntry};
 use crate::cache::tier::cold::serialization::footer::FooterRow;
-use crate::cache::tier::cold::serialization::segment::{LogKind, SegmentSummary};
+use crate::cache::tier::cold::serialization::segment::{
+    LogKind, SEGMENT_HEADER_BYTES, SegmentIdentity, SegmentSummary,
+};
 use crate::error::{Error, Result};
-use crate::io::{Disk, read_all};
+use crate::io::{Disk, DiskFile, read_all};
 
 /// A segment that was being written when the store went down.
 #[derive(Debug)]
@@ -51,6 +53,8 @@ pub struct Recovered<D: Disk> {
     pub tails: Vec<Tail>,
     /// Segments that the manifest names and that are not there.
     pub missing: Vec<u64>,
+    /// Snapshots that cannot be used, and so must not count as covering anything.
+    pub unusable_snapshots: Vec<u64>,
     /// Files that an interrupted task left behind.
     pub orphans: Vec<String>,
     /// Lowest sequence number above everything seen.
@@ -73,15 +77,21 @@ struct Recovery<'a, D: Disk> {
     index: MetadataIndex,
     watermark: u64,
     missing: Vec<u64>,
+    unusable_snapshots: Vec<u64>,
     stats: RecoveryStats,
     warnings: Vec<String>,
 }
 
-/// Recovers the store in `dir` from its manifest.
+/// Recovers the store in `dir` from its manifest; `broken` says that the manifest has lost edits.
 ///
 /// # Errors
 /// When the operating system refuses to list, open or read; never because of damage.
-pub fn recover<D: Disk>(disk: &D, dir: &Path, manifest: &ManifestState) -> Result<Recovered<D>> {
+pub fn recover<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    manifest: &ManifestState,
+    broken: bool,
+) -> Result<Recovered<D>> {
     let mut recovery = Recovery {
         disk,
         dir,
@@ -92,11 +102,15 @@ pub fn recover<D: Disk>(disk: &D, dir: &Path, manifest: &ManifestState) -> Resul
         index: MetadataIndex::default(),
         watermark: manifest.watermark,
         missing: Vec::new(),
+        unusable_snapshots: Vec::new(),
         stats: RecoveryStats::default(),
         warnings: Vec::new(),
     };
     recovery.load_dictionaries()?;
     recovery.open_segments()?;
+    if broken {
+        recovery.distrust_unknown_segments()?;
+    }
     recovery.build_index()?;
     recovery.finish()
 }
@@ -152,7 +166,7 @@ impl<D: Disk> Recovery<'_, D> {
                 Err(error) if is_damage(&error) => {
                     self.damage(format!("{}: {error}: its entries are lost", path.display()));
                     self.missing.push(*id);
-                    self.watermark = self.watermark.max(entry.sealed.map_or(0, |summary| summary.shadow_max));
+                    self.watermark = self.watermark.max(self.known_shadow(entry));
                     continue;
                 }
                 Err(error) => return Err(Error::io("open", &path, error)),
@@ -179,6 +193,15 @@ impl<D: Disk> Recovery<'_, D> {
         self.stats.scanned_records += scan.rows.len() as u64;
         self.stats.torn_bytes += scan.torn_bytes;
         self.stats.damaged += scan.damaged + scan.undecodable;
+        let synced = self.manifest.tails.iter().find(|tail| tail.segment_id == segment_id);
+        if let Some(synced) = synced
+            && scan.gapless_end < synced.records_end
+        {
+            // Not a torn end: these bytes were durable, and one of them may have been a deletion (R4).
+            self.watermark = self.watermark.max(synced.shadow_max);
+            let path = names::segment(self.dir, segment_id);
+            self.damage(format!("{}: damaged at {}", path.display(), scan.gapless_end));
+        }
         Ok(Tail { segment_id, rows: scan.rows, summary: scan.summary, has_footer: false })
     }
 
@@ -196,11 +219,14 @@ impl<D: Disk> Recovery<'_, D> {
                 self.stats.footer_rows += rows.len() as u64;
                 return Ok((rows, summary.records_end, false));
             }
-            Err(ReadError::Io(error)) => return Err(Error::io("read", &path, error)),
-            Err(ReadError::Damaged(problem)) => problem,
+            Err(ReadError::Io(error)) if !is_damage(&error) => return Err(Error::io("read", &path, error)),
+            Err(problem) => problem,
         };
-        let scan = scan_records(file, &entry.identity, self.manifest.hash_seed, &self.dictionaries)
-            .map_err(|error| Error::io("read", &path, error))?;
+        let scan = match scan_records(file, &entry.identity, self.manifest.hash_seed, &self.dictionaries) {
+            Ok(scan) => scan,
+            Err(error) if is_damage(&error) => Scan::default(),
+            Err(error) => return Err(Error::io("read", &path, error)),
+        };
         self.stats.scanned_records += scan.rows.len() as u64;
         let known = entry.sealed.map_or(0, |summary| u64::from(summary.records));
         let lost = known.saturating_sub(scan.rows.len() as u64);
@@ -211,13 +237,57 @@ impl<D: Disk> Recovery<'_, D> {
         Ok((scan.rows, scan.summary.records_end, lost > 0))
     }
 
+    /// Highest shadow that a segment is known to hold, or to have held durably.
+    fn known_shadow(&self, entry: &SegmentEntry) -> u64 {
+        let id = entry.identity.segment_id;
+        let synced = self.manifest.tails.iter().find(|tail| tail.segment_id == id);
+        let sealed = entry.sealed.map(|summary| summary.shadow_max);
+        sealed.or(synced.map(|tail| tail.shadow_max)).unwrap_or(0)
+    }
+
+    /// The manifest has lost edits: what segments it does not know kept away must stay away all the same (R4).
+    fn distrust_unknown_segments(&mut self) -> Result<()> {
+        let names = self.disk.list(self.dir).map_err(|error| Error::io("list", self.dir, error))?;
+        for name in names {
+            let FileKind::Segment(id) = names::kind_of(&name) else { continue };
+            if self.manifest.segments.contains_key(&id) {
+                continue;
+            }
+            let Ok(file) = self.disk.open_read(&self.dir.join(&name)) else { continue };
+            let mut header = [0; SEGMENT_HEADER_BYTES];
+            let got = file.read_full_at(&mut header, 0).unwrap_or(0);
+            let Ok(identity) = SegmentIdentity::decode(&header[..got]) else { continue };
+            if identity.store_id != self.manifest.store_id {
+                continue;
+            }
+            let summary = match read_footer(&file, &identity) {
+                Ok((summary, _)) => Some(summary),
+                Err(_) => scan_records(&file, &identity, self.manifest.hash_seed, &self.dictionaries)
+                    .ok()
+                    .map(|scan| scan.summary),
+            };
+            let shadow_max = summary.map_or(0, |summary| summary.shadow_max);
+            self.watermark = self.watermark.max(shadow_max);
+            self.damage(format!("{name}: no edit names it any more; its entries are lost, the file is kept"));
+        }
+        Ok(())
+    }
+
     fn build_index(&mut self) -> Result<()> {
         for snapshot in self.manifest.snapshots.iter().rev() {
             if snapshot.covers >= self.watermark && self.build_from(snapshot)? {
+                self.unusable_snapshots.extend(self.uncovering_snapshots());
                 return Ok(());
             }
+            self.unusable_snapshots.push(snapshot.id);
         }
         self.build_from_rows()
+    }
+
+    /// Snapshots below W, besides those already found out.
+    fn uncovering_snapshots(&self) -> Vec<u64> {
+        let below = self.manifest.snapshots.iter().filter(|snapshot| snapshot.covers < self.watermark);
+        below.map(|snapshot| snapshot.id).filter(|id| !self.unusable_snapshots.contains(id)).collect()
     }
 
     /// Builds the index from a snapshot; false (and an empty index) if it cannot be used.
@@ -343,6 +413,7 @@ impl<D: Disk> Recovery<'_, D> {
             dictionaries: self.dictionaries,
             tails: self.tails.into_values().collect(),
             missing: self.missing,
+            unusable_snapshots: self.unusable_snapshots,
             orphans,
             next_sequence,
             watermark: self.watermark,
@@ -370,16 +441,18 @@ impl<D: Disk> Recovery<'_, D> {
 }
 
 /// Errors of opening a file that mean the file is not what we left there, as opposed to a refusal.
-fn is_damage(error: &io::Error) -> bool {
+pub fn is_damage(error: &io::Error) -> bool {
     // A planted symbolic link answers ELOOP, which the standard library has no stable kind for.
     let is_link = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+    // The medium cannot give the bytes back.
+    let is_unreadable = error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
     let kinds = [
         io::ErrorKind::NotFound,
         io::ErrorKind::InvalidInput,
         io::ErrorKind::IsADirectory,
         io::ErrorKind::FileTooLarge,
     ];
-    is_link || kinds.contains(&error.kind())
+    is_link || is_unreadable || kinds.contains(&error.kind())
 }
 
 /// The index entry of a row.

@@ -161,6 +161,8 @@ pub struct Scan {
     pub damaged: u64,
     /// Bytes that belong to no whole record.
     pub torn_bytes: u64,
+    /// Offset up to which whole records follow each other without a gap.
+    pub gapless_end: u64,
     /// Records whose key could not be decoded; they are in no row.
     pub undecodable: u64,
 }
@@ -172,9 +174,13 @@ pub fn scan_records<F: DiskFile>(
     hash_seed: u64,
     dictionaries: &DictionaryTable,
 ) -> io::Result<Scan> {
-    let mut bytes = crate::io::read_all(file, SEGMENT_FILE_BYTES_MAX)?;
+    // What is longer than any segment can be is not all ours: its start may be.
+    let mut bytes = vec![0; file.len()?.min(SEGMENT_FILE_BYTES_MAX) as usize];
+    let got = file.read_full_at(&mut bytes, 0)?;
+    bytes.truncate(got);
     let mut scan = Scan::default();
     scan.summary.records_end = SEGMENT_HEADER_BYTES as u64;
+    scan.gapless_end = scan.summary.records_end;
     let mut raw = Vec::new();
     let mut at = SEGMENT_HEADER_BYTES;
     let mut in_step = true;
@@ -197,6 +203,9 @@ pub fn scan_records<F: DiskFile>(
                 scan.rows.push(FooterRow::new(hash, at as u32, &record.meta));
             }
             Err(_) => scan.undecodable += 1,
+        }
+        if scan.gapless_end == at as u64 && scan.undecodable == 0 {
+            scan.gapless_end += len as u64;
         }
         at += len;
         in_step = true;

@@ -13,9 +13,9 @@ use super::recovery::{Recovered, Tail};
 use super::segment::place_of;
 use super::slab::OpenSegment;
 use crate::cache::tier::cold::metadata_index::Location;
-use crate::cache::tier::cold::serialization::edit::{Edit, ManifestState, SegmentEntry};
+use crate::cache::tier::cold::serialization::edit::{Edit, ManifestState, SegmentEntry, SyncedTail};
 use crate::cache::tier::cold::serialization::footer::{FooterRow, encode_footer};
-use crate::cache::tier::cold::serialization::record::{RecordMeta, append_record};
+use crate::cache::tier::cold::serialization::record::{RECORD_ALIGN, RecordMeta, append_record};
 use crate::cache::tier::cold::serialization::segment::{
     LogKind, SEGMENT_HEADER_BYTES, SegmentIdentity, SegmentSummary,
 };
@@ -69,27 +69,51 @@ impl<D: Disk> ColdTierStorage<D> {
             Manifest::reopen(disk, &dir, loaded)?
         } else {
             // Never append behind bytes that were not read as edits.
-            Manifest::create(disk, &dir, loaded.number + 1, loaded.state.clone())?
+            let damaged = loaded.broken || loaded.state.damaged;
+            let state = ManifestState { damaged, ..loaded.state.clone() };
+            Manifest::create(disk, &dir, loaded.highest_number + 1, state)?
         };
         let mut storage = Self { dir, manifest, active: None, names_dirty: false, clock_dirty: false };
+        match storage.put_in_order(disk, loaded, found) {
+            // What is not sealed is found by reading its records, now as at the next start.
+            Err(error) if error.is_full() => tracing::warn!(%error, "the disk is full; opened as it is"),
+            outcome => outcome?,
+        }
+        // Nothing that was read is known to be durable: the last process may have died before it synced (W1).
+        disk.sync_dir(&storage.dir).map_err(|error| sync_failed(&storage.dir, error))?;
+        storage.manifest.sync_anew()?;
+        Ok(storage)
+    }
+
+    fn put_in_order(&mut self, disk: &D, loaded: &LoadedManifest, found: &mut Recovered<D>) -> Result<()> {
         let mut dropped: Vec<u64> = found.missing.clone();
         for tail in std::mem::take(&mut found.tails) {
             if tail.rows.is_empty() {
                 dropped.push(tail.segment_id);
             } else {
-                storage.seal_tail(disk, tail, found)?;
+                self.seal_tail(disk, tail, found)?;
             }
         }
-        if !dropped.is_empty() || found.watermark > storage.manifest.state().watermark {
-            let drop = dropped.clone();
-            storage.manifest.append(&Edit::Replace { add: Vec::new(), drop, watermark: found.watermark })?;
+        let state = self.manifest.state();
+        if !dropped.is_empty() || found.watermark > state.watermark {
+            let (drop, watermark) = (dropped.clone(), found.watermark);
+            self.manifest.append(&Edit::Replace { add: Vec::new(), drop, watermark })?;
         }
-        storage.manifest.sync()?;
+        if !found.unusable_snapshots.is_empty() {
+            // They must not count as covering anything (N2).
+            self.manifest.append(&Edit::DropSnapshots(found.unusable_snapshots.clone()))?;
+        }
+        self.manifest.sync()?;
         for segment_id in dropped {
-            storage.forget(disk, segment_id, loaded, found)?;
+            let slot = loaded.state.segments[&segment_id].slot;
+            found.slab.retire(slot);
+            found.slab.release(slot);
+            remove_or_warn(disk, &names::segment(&self.dir, segment_id));
         }
-        storage.remove_leftovers(disk, loaded, found)?;
-        Ok(storage)
+        for id in &found.unusable_snapshots {
+            remove_or_warn(disk, &names::snapshot(&self.dir, *id));
+        }
+        self.remove_leftovers(disk, found)
     }
 
     /// A cut tail is sealed where it ends, and never appended to.
@@ -101,7 +125,7 @@ impl<D: Disk> ColdTierStorage<D> {
         if !tail.has_footer {
             let file = disk.open(&path).map_err(|error| Error::io("open", &path, error))?;
             let written = (|| {
-                let footer_at = file.len()?.max(summary.records_end).next_multiple_of(4);
+                let footer_at = file.len()?.max(summary.records_end).next_multiple_of(RECORD_ALIGN as u64);
                 let footer =
                     encode_footer(tail.segment_id, identity.nonce, footer_at, &tail.rows, &mut summary);
                 file.write_full_at(&footer, footer_at)?;
@@ -118,22 +142,9 @@ impl<D: Disk> ColdTierStorage<D> {
         Ok(())
     }
 
-    fn forget(&self, disk: &D, segment_id: u64, loaded: &LoadedManifest, found: &Recovered<D>) -> Result<()> {
-        let slot = loaded.state.segments[&segment_id].slot;
-        found.slab.retire(slot);
-        found.slab.release(slot);
-        let path = names::segment(&self.dir, segment_id);
-        match disk.remove(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("remove", &path, error))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Deletes what an interrupted task left behind; nothing, if the manifest has lost edits: the file may be needed.
-    fn remove_leftovers(&self, disk: &D, loaded: &LoadedManifest, found: &mut Recovered<D>) -> Result<()> {
-        if loaded.broken {
+    fn remove_leftovers(&self, disk: &D, found: &mut Recovered<D>) -> Result<()> {
+        if self.manifest.state().damaged {
             return Ok(());
         }
         let mut leftovers = std::mem::take(&mut found.orphans);
@@ -143,8 +154,7 @@ impl<D: Disk> ColdTierStorage<D> {
             _ => false,
         }));
         for name in &leftovers {
-            let path = self.dir.join(name);
-            disk.remove(&path).map_err(|error| Error::io("remove", &path, error))?;
+            remove_or_warn(disk, &self.dir.join(name));
         }
         found.stats.orphans_removed = leftovers.len() as u64;
         Ok(())
@@ -284,14 +294,25 @@ impl<D: Disk> ColdTierStorage<D> {
         Ok(())
     }
 
-    /// Forgets the records that a failed write left in the buffer.
-    pub fn discard(&mut self) {
-        if let Some(active) = &mut self.active {
-            active.buffer.clear();
-            active.rows.truncate(active.written_rows);
-            active.summary = active.written_summary;
-            active.expiry_min_ms = u64::MAX;
-        }
+    /// Forgets the records that a failed write left in the buffer, and blanks what it left in the file: a whole record
+    /// there would be found by a recovery although its caller was told that it is lost.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ReadOnly`] if that fails.
+    pub fn discard(&mut self) -> Result<()> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        active.buffer.clear();
+        active.rows.truncate(active.written_rows);
+        active.summary = active.written_summary;
+        active.expiry_min_ms = u64::MAX;
+        let blanked = (|| {
+            let left = active.file.len()?.saturating_sub(active.written);
+            active.file.write_full_at(&vec![0; left as usize], active.written)
+        })();
+        blanked.map_err(|error| {
+            let error = Error::io("take back a failed write to", &active.path, error);
+            Error::new(ErrorKind::ReadOnly, error.to_string())
+        })
     }
 
     /// Completes the active segment: footer, sync, edit. A crash in between leaves a tail.
@@ -302,11 +323,14 @@ impl<D: Disk> ColdTierStorage<D> {
             return Ok(());
         }
         let mut summary = active.summary;
-        let ActiveSegment { identity, rows, written, .. } = active;
-        let footer = encode_footer(identity.segment_id, identity.nonce, *written, rows, &mut summary);
+        // A failed write may have left the file longer than its records; the footer goes to its very end.
+        let len = active.file.len().map_err(|error| Error::io("stat", &active.path, error))?;
+        let footer_at = len.max(active.written).next_multiple_of(RECORD_ALIGN as u64);
+        let ActiveSegment { identity, rows, .. } = active;
+        let footer = encode_footer(identity.segment_id, identity.nonce, footer_at, rows, &mut summary);
         active
             .file
-            .write_full_at(&footer, active.written)
+            .write_full_at(&footer, footer_at)
             .map_err(|error| Error::io("seal", &active.path, error))?;
         count(&shared.counters.segment_bytes_written, footer.len() as u64);
         active.file.sync().map_err(|error| sync_failed(&active.path, error))?;
@@ -334,16 +358,34 @@ impl<D: Disk> ColdTierStorage<D> {
             shared.disk.sync_dir(&self.dir).map_err(|error| sync_failed(&self.dir, error))?;
             self.names_dirty = false;
         }
-        if self.clock_dirty || shared.condition.expiry_observed.swap(false, Ordering::SeqCst) {
-            let clock_ms = shared.clock.now_ms();
-            self.manifest
-                .append(&Edit::SaveClock { clock_ms, next_sequence: shared.in_flight.next_sequence() })?;
-            self.clock_dirty = false;
+        let observed = shared.condition.expiry_observed.swap(false, Ordering::SeqCst);
+        if self.clock_dirty || observed {
+            let saved = self.save_clock(shared);
+            if saved.is_err() && observed {
+                shared.condition.expiry_observed.store(true, Ordering::SeqCst);
+            }
+            saved?;
         }
         self.manifest.sync()?;
         if self.manifest.wants_roll() {
             self.manifest.roll(&shared.disk)?;
         }
+        Ok(())
+    }
+
+    /// Saves, behind the sync of the data, the clock and how far the active segment is durable.
+    fn save_clock<C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
+        let tails = self.active.iter().map(|active| SyncedTail {
+            segment_id: active.identity.segment_id,
+            records_end: active.written,
+            shadow_max: active.written_summary.shadow_max,
+        });
+        self.manifest.append(&Edit::SaveClock {
+            clock_ms: shared.clock.now_ms(),
+            next_sequence: shared.in_flight.next_sequence(),
+            tails: tails.collect(),
+        })?;
+        self.clock_dirty = false;
         Ok(())
     }
 
@@ -367,6 +409,15 @@ impl<D: Disk> ColdTierStorage<D> {
     pub fn active_rows(&self) -> Option<(u32, u64, &[FooterRow], u64)> {
         let active = self.active.as_ref()?;
         Some((active.slot, active.identity.segment_id, &active.rows, active.summary.records_end))
+    }
+}
+
+fn remove_or_warn<D: Disk>(disk: &D, path: &std::path::Path) {
+    match disk.remove(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "could not be removed");
+        }
+        _ => {}
     }
 }
 

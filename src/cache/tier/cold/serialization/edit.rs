@@ -53,6 +53,18 @@ pub struct DictionaryEntry {
     pub bytes: u32,
 }
 
+/// How far a segment that is being written was durable when the clock was saved. A hole below that is damage; above
+/// it, it is what a crash leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, SchemaWrite, SchemaRead)]
+pub struct SyncedTail {
+    /// The segment.
+    pub segment_id: u64,
+    /// Everything before this offset is durable.
+    pub records_end: u64,
+    /// Highest sequence number of a shadow below it; 0 if there is none.
+    pub shadow_max: u64,
+}
+
 /// An index snapshot, as the manifest knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, SchemaWrite, SchemaRead)]
 pub struct SnapshotEntry {
@@ -106,6 +118,10 @@ pub struct ManifestState {
     pub clock_ms: u64,
     /// How records are compressed.
     pub parameters: ParametersEntry,
+    /// How far the segments being written are durable.
+    pub tails: Vec<SyncedTail>,
+    /// Edits have been lost to damage once: files that no edit names may be needed, and are not deleted.
+    pub damaged: bool,
 }
 
 /// A change of the manifest.
@@ -151,7 +167,11 @@ pub enum Edit {
         clock_ms: u64,
         /// Lowest sequence number not handed out yet.
         next_sequence: u64,
+        /// How far the segments being written are durable.
+        tails: Vec<SyncedTail>,
     },
+    /// Snapshots that turned out to be unusable.
+    DropSnapshots(Vec<u64>),
 }
 
 impl ManifestState {
@@ -169,6 +189,8 @@ impl ManifestState {
             next_sequence: 1,
             clock_ms,
             parameters,
+            tails: Vec::new(),
+            damaged: false,
         }
     }
 
@@ -209,10 +231,12 @@ impl ManifestState {
                 self.next_file_id = self.next_file_id.max(snapshot.id + 1);
             }
             Edit::SetParameters(parameters) => self.parameters = *parameters,
-            Edit::SaveClock { clock_ms, next_sequence } => {
+            Edit::SaveClock { clock_ms, next_sequence, tails } => {
                 self.clock_ms = self.clock_ms.max(*clock_ms);
                 self.next_sequence = self.next_sequence.max(*next_sequence);
+                self.tails.clone_from(tails);
             }
+            Edit::DropSnapshots(ids) => self.snapshots.retain(|kept| !ids.contains(&kept.id)),
         }
         self.edit = number;
     }

@@ -135,7 +135,8 @@ impl VerifiedTrailer {
         if bytes.len() != self.rows_bytes as usize || crc32c::crc32c(bytes) != self.rows_check {
             return Err(FormatError::Checksum);
         }
-        let mut rows = Vec::with_capacity(self.summary.records as usize);
+        // A row takes eight bytes at least, whatever the summary claims.
+        let mut rows = Vec::with_capacity((self.summary.records as usize).min(bytes.len() / HASH_BYTES));
         let mut rest = bytes;
         while !rest.is_empty() {
             let used = decode_block(rest, &mut rows)?;
@@ -143,6 +144,10 @@ impl VerifiedTrailer {
         }
         if rows.len() != self.summary.records as usize {
             return Err(FormatError::Invalid("row count"));
+        }
+        let ascending = rows.windows(2).all(|pair| pair[0].offset < pair[1].offset);
+        if !ascending || rows.last().is_some_and(|last| u64::from(last.offset) >= self.summary.records_end) {
+            return Err(FormatError::Invalid("row offsets"));
         }
         Ok(rows)
     }
@@ -202,7 +207,8 @@ fn decode_block(bytes: &[u8], rows: &mut Vec<FooterRow>) -> Result<usize> {
     let mut columns = BitReader::new(&bytes[columns_at..]);
     for hash in hashes.chunks_exact(HASH_BYTES) {
         let flags = columns.take(2)?;
-        unit += columns.take(widths[0])?;
+        let step = columns.take(widths[0])?;
+        unit = unit.checked_add(step).ok_or(FormatError::Invalid("row offset"))?;
         let sequence = base_sequence.wrapping_add(columns.take(widths[1])?);
         let expires_at_ms = match columns.take(widths[2])? {
             0 => 0,

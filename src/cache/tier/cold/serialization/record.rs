@@ -154,7 +154,7 @@ impl UnverifiedRecord {
         expires_at_ms[..6].copy_from_slice(&header.expires_at_ms);
         let flags = header.stored_len_and_flags & !LEN_MASK;
         let meta = RecordMeta {
-            sequence: base_sequence + u64::from(header.sequence_delta),
+            sequence: base_sequence.saturating_add(header.sequence_delta.into()),
             expires_at_ms: u64::from_le_bytes(expires_at_ms),
             key_len: u32::from(header.key_len_less_one) + 1,
             raw_len: header.raw_len_and_codec & LEN_MASK,
