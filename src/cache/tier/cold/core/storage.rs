@@ -50,8 +50,6 @@ pub struct ColdTierStorage<D: Disk> {
     dir: PathBuf,
     manifest: Manifest<D>,
     active: Option<ActiveSegment<D::File>>,
-    /// A name was made since the directory was synced.
-    names_dirty: bool,
     /// Sequence numbers were written since they were saved.
     clock_dirty: bool,
 }
@@ -60,7 +58,7 @@ impl<D: Disk> ColdTierStorage<D> {
     /// Starts a new store: a manifest that says it is empty.
     pub fn create(disk: &D, dir: PathBuf, state: ManifestState) -> Result<Self> {
         let manifest = Manifest::create(disk, &dir, 1, state)?;
-        Ok(Self { dir, manifest, active: None, names_dirty: false, clock_dirty: false })
+        Ok(Self { dir, manifest, active: None, clock_dirty: false })
     }
 
     /// Puts a recovered store in order: seals its tails, forgets what is missing, deletes orphans.
@@ -73,14 +71,15 @@ impl<D: Disk> ColdTierStorage<D> {
             let state = ManifestState { damaged, ..loaded.state.clone() };
             Manifest::create(disk, &dir, loaded.highest_number + 1, state)?
         };
-        let mut storage = Self { dir, manifest, active: None, names_dirty: false, clock_dirty: false };
+        let mut storage = Self { dir, manifest, active: None, clock_dirty: false };
+        // Nothing that was read is known to be durable: the last process may have died before it synced (W1). Names
+        // first: no edit may survive that names a file which does not.
+        disk.sync_dir(&storage.dir).map_err(|error| sync_failed(&storage.dir, error))?;
         match storage.put_in_order(disk, loaded, found) {
             // What is not sealed is found by reading its records, now as at the next start.
             Err(error) if error.is_full() => tracing::warn!(%error, "the disk is full; opened as it is"),
             outcome => outcome?,
         }
-        // Nothing that was read is known to be durable: the last process may have died before it synced (W1).
-        disk.sync_dir(&storage.dir).map_err(|error| sync_failed(&storage.dir, error))?;
         storage.manifest.sync_anew()?;
         Ok(storage)
     }
@@ -237,6 +236,8 @@ impl<D: Disk> ColdTierStorage<D> {
             Ok((file, shared.disk.open_read(&path)?))
         })();
         let opened = opened.map_err(|error| Error::io("create", &path, error)).and_then(|files| {
+            // The name before the edit: an edit that a power cut keeps must not name a file that it took.
+            shared.disk.sync_dir(&self.dir).map_err(|error| sync_failed(&self.dir, error))?;
             let entry = SegmentEntry { identity, slot, added_by: 0, sealed: None };
             self.manifest.append(&Edit::AddSegment(entry)).map(|_| files)
         });
@@ -249,7 +250,6 @@ impl<D: Disk> ColdTierStorage<D> {
                 return Err(error);
             }
         };
-        self.names_dirty = true;
         let summary =
             SegmentSummary { records_end: SEGMENT_HEADER_BYTES as u64, ..SegmentSummary::default() };
         shared.slab.install(slot, OpenSegment { identity, file: reader }, summary, false);
@@ -354,10 +354,6 @@ impl<D: Disk> ColdTierStorage<D> {
             active.file.sync().map_err(|error| sync_failed(&active.path, error))?;
             active.dirty = false;
         }
-        if self.names_dirty {
-            shared.disk.sync_dir(&self.dir).map_err(|error| sync_failed(&self.dir, error))?;
-            self.names_dirty = false;
-        }
         let observed = shared.condition.expiry_observed.swap(false, Ordering::SeqCst);
         if self.clock_dirty || observed {
             let saved = self.save_clock(shared);
@@ -400,7 +396,6 @@ impl<D: Disk> ColdTierStorage<D> {
     /// Whether something waits for a sync.
     pub fn is_dirty(&self) -> bool {
         self.clock_dirty
-            || self.names_dirty
             || self.manifest.is_dirty()
             || self.active.as_ref().is_some_and(|active| active.dirty || !active.buffer.is_empty())
     }
