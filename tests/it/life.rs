@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use larder::{
-    ColdTier, ColdTierConfig, CompactionTask, Maintenance, ManualClock, OsDisk, TaskReport, Ttl,
-};
+use larder::{ColdTier, ColdTierConfig, CompactionTask, Maintenance, ManualClock, OsDisk, TaskReport, Ttl};
 
 pub fn config(dir: &std::path::Path) -> ColdTierConfig {
     ColdTierConfig::new(dir).segment_bytes(64 << 10).maintenance(Maintenance::Manual)
@@ -36,7 +34,10 @@ fn what_is_inserted_is_found_until_it_is_removed() {
             assert_eq!(found.as_deref(), expected.as_deref(), "{n}");
         }
         assert_eq!(cold.len(), 4000);
-        assert_eq!(cold.iter().map(|entry| entry.unwrap().key).collect::<std::collections::BTreeSet<_>>().len(), 4000);
+        assert_eq!(
+            cold.iter().map(|entry| entry.unwrap().key).collect::<std::collections::BTreeSet<_>>().len(),
+            4000
+        );
     };
     check(&cold);
     cold.flush().unwrap();
@@ -48,7 +49,9 @@ fn what_is_inserted_is_found_until_it_is_removed() {
     cold.close().unwrap();
     let cold = ColdTier::open(config(dir.path())).unwrap();
     check(&cold);
-    assert!(matches!(cold.run(CompactionTask::OptimizeCompression).unwrap(), TaskReport::OptimizeCompression(report) if report.changed));
+    assert!(
+        matches!(cold.run(CompactionTask::OptimizeCompression).unwrap(), TaskReport::OptimizeCompression(report) if report.changed)
+    );
     let TaskReport::CompactData(report) = cold.run(CompactionTask::CompactData).unwrap() else { panic!() };
     assert_eq!(report.entries_recompressed, 4000);
     check(&cold);
@@ -64,8 +67,12 @@ fn expired_entries_are_misses_from_the_very_millisecond_and_leave_by_cleanup() {
     let dir = tempfile::tempdir().unwrap();
     let cold = ColdTier::open_with(config(dir.path()), OsDisk, ManualClock::new(1_000_000)).unwrap();
     for n in 0..1000u32 {
-        cold.insert_with_ttl(&n.to_le_bytes(), &value(n, 1), Duration::from_millis(1000 + u64::from(n % 2) * 1000))
-            .unwrap();
+        cold.insert_with_ttl(
+            &n.to_le_bytes(),
+            &value(n, 1),
+            Duration::from_millis(1000 + u64::from(n % 2) * 1000),
+        )
+        .unwrap();
     }
     cold.insert(b"for ever", b"x").unwrap();
     cold.clock().advance(999);
@@ -74,11 +81,15 @@ fn expired_entries_are_misses_from_the_very_millisecond_and_leave_by_cleanup() {
     assert_eq!(cold.get(&0u32.to_le_bytes()).unwrap(), None);
     assert!(cold.get(&1u32.to_le_bytes()).unwrap().is_some());
     assert_eq!(cold.ttl(b"for ever").unwrap(), Some(Ttl::Never));
-    let TaskReport::CleanupExpired(report) = cold.run(CompactionTask::CleanupExpired).unwrap() else { panic!() };
+    let TaskReport::CleanupExpired(report) = cold.run(CompactionTask::CleanupExpired).unwrap() else {
+        panic!()
+    };
     assert_eq!(report.expired_removed, 500);
     assert_eq!(cold.len(), 501);
     cold.clock().advance(1000);
-    let TaskReport::CleanupExpired(report) = cold.run(CompactionTask::CleanupExpired).unwrap() else { panic!() };
+    let TaskReport::CleanupExpired(report) = cold.run(CompactionTask::CleanupExpired).unwrap() else {
+        panic!()
+    };
     assert_eq!(report.expired_removed, 500);
     assert_eq!(cold.len(), 1);
     cold.run(CompactionTask::CompactData).unwrap();

@@ -1,3 +1,11 @@
 //! Integration tests of the library, one binary.
 
+mod scripted; // not a test: a disk that fails, holds and cuts short on cue
+mod stores; // not a test: configurations, values, whole directories, the comparison with a model
+
+mod compaction; // what a compaction keeps, gives back and leaves behind, stopped, failed or cancelled at any call
+mod compression; // codecs and dictionaries: every byte back, damage refused
+mod expiry; // to the millisecond, for good, and whole segments unread
 mod life; // what one caller sees: insert, get, remove, expiry, the tasks, reopening
+mod regressions; // bugs that were found, each with the sequence that showed it
+mod torn_tail; // a killed store, its segment cut at every length

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use fastrand::Rng;
 use larder::{ColdTier, ColdTierConfig, CompactionTask, Durability, Maintenance, ManualClock, OsDisk};
 
-use crate::contents::{Present, expect_contents, read_all};
+use crate::contents::{Present, expect_contents, look_up, read_all};
 use crate::fault::{Fault, FaultKind};
 use crate::history::{History, Window};
 use crate::values::{key, value};
@@ -216,9 +216,11 @@ pub fn kill_in_a_row(task: &str, seed: u64, kills: u64, dir: &Path) -> Result<u6
         for (_, task) in TASKS {
             let Some(task) = task else { continue };
             cold.run(task).map_err(|error| Fault::failed(&format!("{task:?}"), error))?;
-            let read = read_all(&cold, history.keys.keys(), Some(now_ms))?;
-            expect_contents(&contents, &read).map_err(|fault| fault.when(&format!("after {task:?}")))?;
+            look_up(&cold, history.keys.keys(), &contents, Some(now_ms))
+                .map_err(|fault| fault.when(&format!("after {task:?}")))?;
         }
+        let read = read_all(&cold, history.keys.keys(), Some(now_ms))?;
+        expect_contents(&contents, &read).map_err(|fault| fault.when("after all tasks"))?;
         if rng.bool() {
             cold.flush().map_err(|error| Fault::failed("flush", error))?;
             cold.abandon();

@@ -115,3 +115,40 @@ pub fn expect_contents(expected: &Contents, read: &Contents) -> Result<(), Fault
         None => Ok(()),
     }
 }
+
+/// Insists that a store holds exactly this, by looking up every key: cheaper than reading all, which lists the store.
+pub fn look_up<'a, D: Disk, C: Clock>(
+    cold: &ColdTier<D, C>,
+    keys: impl Iterator<Item = &'a Vec<u8>>,
+    expected: &Contents,
+    now_ms: Option<u64>,
+) -> Result<(), Fault> {
+    for key in keys {
+        let got = cold.get(key).map_err(|error| Fault::failed("get", error))?;
+        let is_there = cold.contains_key(key).map_err(|error| Fault::failed("contains_key", error))?;
+        let ttl = cold.ttl(key).map_err(|error| Fault::failed("ttl", error))?;
+        let present = expected.get(key);
+        let kind = match (&got, present) {
+            (Some(got), Some(present)) if *got != present.value => Some(FaultKind::Wrong),
+            (Some(_), None) => Some(FaultKind::Resurrected),
+            (None, Some(_)) => Some(FaultKind::Lost),
+            _ => (is_there != got.is_some()).then_some(FaultKind::Wrong),
+        };
+        let left_ms = match &ttl {
+            Some(Ttl::Remaining(left)) => Some(left.as_millis() as u64),
+            _ => None,
+        };
+        let life_ms =
+            |now_ms| present.and_then(|present| present.expires_at_ms).map(|at| at.checked_sub(now_ms));
+        let ttl_agrees = ttl.is_some() == got.is_some()
+            && now_ms.is_none_or(|now_ms| life_ms(now_ms).flatten() == left_ms);
+        let Some(kind) = kind.or((!ttl_agrees).then_some(FaultKind::Wrong)) else { continue };
+        let (got, expected) = (got.map(|value| value.len()), present.map(Present::to_string));
+        let text = format!(
+            "get reads {got:?} bytes, contains_key says {is_there}, ttl {ttl:?}; expected {expected:?}, store time \
+             {now_ms:?}"
+        );
+        return Err(Fault::new(kind, key, text));
+    }
+    Ok(())
+}

@@ -47,7 +47,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Read every record of a store that no process has open; exit code 3 if anything is damaged.
     Verify(verify::VerifyArgs),
-    /// Rewrite segments that hold dead or expired bytes, and give their space back.
+    /// Rewrite segments that hold dead or expired bytes, give their space back, and save the index anew.
     Compact(TaskArgs),
     /// Remove every entry past its time to live; drop segments that hold nothing else.
     Expire(TaskArgs),

@@ -207,6 +207,25 @@ fn damaged_bytes_make_verify_exit_with_3() {
     run(&["inspect", text(&store)], 0);
 }
 
+#[test]
+fn a_lost_pointer_or_manifest_is_damage_and_no_empty_store() {
+    let (dir, store) = place();
+    let input = write_records(&dir, 500);
+    run(&["load", text(&store), "--from", text(&input)], 0);
+    fs::remove_file(store.join("CURRENT")).expect("CURRENT can be removed");
+    run(&["inspect", text(&store)], 0);
+    for file in fs::read_dir(&store).expect("a listing").map(|entry| entry.expect("an entry").path()) {
+        if file.file_name().is_some_and(|name| text(name.as_ref()).starts_with("MANIFEST-")) {
+            fs::remove_file(file).expect("the manifest can be removed");
+        }
+    }
+    let lost = run_json(&["verify", text(&store)], 3);
+    assert!(lost["error"]["message"].as_str().is_some_and(|text| text.contains("manifest")), "{lost}");
+    run(&["compact", text(&store)], 1);
+    run(&["load", text(&store), "--from", text(&input)], 1);
+    assert!(largest_segment(&store).exists());
+}
+
 fn largest_segment(store: &Path) -> PathBuf {
     let files =
         fs::read_dir(store).expect("the store can be listed").map(|entry| entry.expect("an entry").path());
@@ -257,6 +276,8 @@ fn wait_for_store(store: &Path) {
 fn a_store_in_use_is_locked_for_everybody_else() {
     let (_dir, store) = place();
     let mut child = start(&["load", text(&store)]);
+    // A load looks at its input before it makes a store.
+    child.stdin.as_mut().expect("a pipe").write_all(records(10).as_bytes()).expect("it reads");
     wait_for_store(&store);
     for command in ["compact", "load", "inspect", "verify"] {
         let refused = run_json(&[command, text(&store)], 1);
@@ -271,9 +292,9 @@ fn a_store_in_use_is_locked_for_everybody_else() {
 fn an_interrupted_load_keeps_everything_it_accepted() {
     let (_dir, store) = place();
     let mut child = start(&["load", text(&store), "--json"]);
-    wait_for_store(&store);
     let mut stdin = child.stdin.take().expect("a pipe");
     stdin.write_all(records(2000).as_bytes()).expect("it reads");
+    wait_for_store(&store);
     thread::sleep(Duration::from_millis(200));
     let pid = Pid::from_child(&child);
     kill_process(pid, Signal::INT).expect("it runs");

@@ -59,11 +59,18 @@ pub fn parse_ttl(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// An error unless `dir` holds a store: a mistyped path must not create one.
+/// An error unless `dir` holds a store, damaged or not: a mistyped path must not create one.
 pub fn require_store(dir: &Path) -> Result<(), Failure> {
-    if dir.join("CURRENT").is_file() {
-        return Ok(());
-    }
-    let problem = if dir.is_dir() { "there is no store in it" } else { "there is no such directory" };
+    let is_ours =
+        |name: &[u8]| name == b"CURRENT" || name.starts_with(b"MANIFEST-") || name.starts_with(b"seg-");
+    let problem = match std::fs::read_dir(dir) {
+        Ok(entries) => {
+            if entries.flatten().any(|entry| is_ours(entry.file_name().as_encoded_bytes())) {
+                return Ok(());
+            }
+            "there is no store in it".to_owned()
+        }
+        Err(error) => error.to_string(),
+    };
     Err(Failure::Other(format!("{}: {problem}; `larder load {0} --from FILE` makes one", dir.display())))
 }

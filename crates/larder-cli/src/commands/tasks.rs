@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use larder::{
-    CleanupReport, ColdStats, ColdTier, CompactionReport, CompactionTask, ErrorKind, Maintenance, TaskReport,
-    TuningReport,
+    CleanupReport, ColdStats, ColdTier, CompactionReport, CompactionTask, ErrorKind, Maintenance,
+    RebuildReport, TaskReport, TuningReport,
 };
 use serde::Serialize;
 
@@ -52,6 +52,18 @@ impl Task {
             Self::Tune => CompactionTask::OptimizeCompression,
         }
     }
+
+    /// Runs it. A compaction is followed by `RebuildIndex`: the saved index shrinks with the data, a damaged one is
+    /// replaced, and the next start is quick.
+    fn run(self, store: &ColdTier, output: &Output) -> larder::Result<(TaskReport, Option<RebuildReport>)> {
+        let report = progress::run_task(store, self.library_task(), self.verb(), output)?;
+        if !matches!(self, Self::Compact) {
+            return Ok((report, None));
+        }
+        let index = progress::run_task(store, CompactionTask::RebuildIndex, "save the index", output)?;
+        let index = if let TaskReport::RebuildIndex(index) = index { Some(index) } else { None };
+        Ok((report, index))
+    }
 }
 
 #[derive(Serialize)]
@@ -60,6 +72,7 @@ struct TaskResult<'a> {
     task: &'static str,
     interrupted: bool,
     report: Option<serde_json::Value>,
+    index: Option<&'a RebuildReport>,
     before: &'a ColdStats,
     after: &'a ColdStats,
 }
@@ -70,14 +83,14 @@ pub fn run(task: Task, args: &TaskArgs, output: &Output) -> Result<Exit, Failure
     let config = args.store.config(&args.dir).maintenance(Maintenance::Manual);
     let store = ColdTier::open(config).map_err(Failure::store("open", &args.dir))?;
     let before = store.stats();
-    let result = progress::run_task(&store, task.library_task(), task.verb(), output);
+    let result = task.run(&store, output);
     let flushed = store.flush().map_err(Failure::store("flush", &args.dir));
     let after = store.stats();
     let closed = store.close().map_err(Failure::store("close", &args.dir));
 
-    let report = match result {
-        Ok(report) => Some(report),
-        Err(error) if error.kind() == ErrorKind::Cancelled => None,
+    let (report, index) = match result {
+        Ok((report, index)) => (Some(report), index),
+        Err(error) if error.kind() == ErrorKind::Cancelled => (None, None),
         Err(error) => return Err(Failure::store(task.verb(), &args.dir)(error)),
     };
     flushed.and(closed)?;
@@ -86,6 +99,7 @@ pub fn run(task: Task, args: &TaskArgs, output: &Output) -> Result<Exit, Failure
         task: task.verb(),
         interrupted: report.is_none(),
         report: report.as_ref().map(plain),
+        index: index.as_ref(),
         before: &before,
         after: &after,
     })?;
@@ -193,8 +207,10 @@ fn print_cleanup(
 fn print_tuning(report: &TuningReport, args: &TaskArgs, output: &Output) -> Result<(), Failure> {
     let mut table = output::table(&["candidate", "ratio", "compress", "decompress", "cost an entry"], 1);
     let time = |ns: f64| format!("{:.2} us", ns / 1000.0);
-    for candidate in &report.candidates {
-        let chosen = if candidate.choice == report.chosen { " <- chosen" } else { "" };
+    // A codec may be there twice, with the present dictionary and a new one; the cheaper, listed first, is chosen.
+    let chosen_at = report.candidates.iter().position(|candidate| candidate.choice == report.chosen);
+    for (at, candidate) in report.candidates.iter().enumerate() {
+        let chosen = if chosen_at == Some(at) { " <- chosen" } else { "" };
         table.add_row([
             format!("{}{chosen}", candidate.choice),
             format!("{:.2}", candidate.ratio),

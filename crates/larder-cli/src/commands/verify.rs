@@ -46,12 +46,25 @@ pub fn run(args: &VerifyArgs, output: &Output) -> Result<Exit, Failure> {
         }
     });
     bar.finish_and_clear();
-    let report = result.map_err(Failure::store("verify", &args.dir))?;
+    let report = match result {
+        Ok(report) => report,
+        Err(error) if error.is_corruption() => return beyond_reading(&error, args, output),
+        Err(error) => return Err(Failure::store("verify", &args.dir)(error)),
+    };
     let seconds = started.elapsed().as_secs_f64();
     let clean = report.is_clean();
     output.object(&Verified { dir: args.dir.display().to_string(), clean, seconds, report: &report })?;
     print(&report, args, seconds, output)?;
     Ok(if clean { Exit::Done } else { Exit::Damaged })
+}
+
+/// The store cannot even be read so far as to list its records.
+fn beyond_reading(error: &larder::Error, args: &VerifyArgs, output: &Output) -> Result<Exit, Failure> {
+    let failure = Failure::Other(format!("verify {}: {error}", args.dir.display()));
+    output::warn(&failure.to_string());
+    output.object(&failure.to_json())?;
+    output.line("DAMAGED so that its records cannot be found")?;
+    Ok(Exit::Damaged)
 }
 
 /// The library's call has no way to be told to stop, and needs none: it only reads.
@@ -62,9 +75,6 @@ fn stop_at_once(output: &Output) -> ! {
 }
 
 fn print(report: &VerifyReport, args: &VerifyArgs, seconds: f64, output: &Output) -> Result<(), Failure> {
-    for warning in &report.warnings {
-        output.line(format_args!("warning: {warning}"))?;
-    }
     output.line(format_args!(
         "read {} records ({} live entries) in {} segments, {} in {seconds:.2} s",
         output::count(report.records),
@@ -72,22 +82,32 @@ fn print(report: &VerifyReport, args: &VerifyArgs, seconds: f64, output: &Output
         report.segments,
         output::bytes(report.bytes),
     ))?;
+    for warning in &report.warnings {
+        output.line(format_args!("warning: {warning}"))?;
+    }
     if report.is_clean() {
         return output.line("no damage");
     }
+    if report.damaged.is_empty() {
+        return output.line("DAMAGED as the warnings say; no record that the store knows of is damaged");
+    }
+    print_damage(report, output)?;
+    output.line(format_args!(
+        "DAMAGED in {} places: entries there read as misses, all others are served; put them in again. \
+         `larder compact {}` clears damaged segments away once it rewrites them.",
+        output::count(report.damaged.len() as u64),
+        args.dir.display(),
+    ))
+}
+
+fn print_damage(report: &VerifyReport, output: &Output) -> Result<(), Failure> {
     let mut table = output::table(&["file", "offset", "problem"], 3);
     for damage in report.damaged.iter().take(DAMAGE_SHOWN) {
         table.add_row([damage.file.clone(), damage.offset.to_string(), damage.problem.clone()]);
     }
     output.line(table)?;
-    let hidden = report.damaged.len().saturating_sub(DAMAGE_SHOWN);
-    if hidden > 0 {
-        output.line(format_args!("and {hidden} more; --json lists all"))?;
+    match report.damaged.len().saturating_sub(DAMAGE_SHOWN) {
+        0 => Ok(()),
+        hidden => output.line(format_args!("and {hidden} more; --json lists all")),
     }
-    output.line(format_args!(
-        "DAMAGED in {} places: what is there reads as a miss, everything else is served. Put those entries in again; \
-         `larder compact {}` then drops the damaged bytes.",
-        report.damaged.len(),
-        args.dir.display(),
-    ))
 }
