@@ -83,7 +83,6 @@ pub enum Compression {
 
 /// A way to store a record's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub enum Codec {
     /// As they are.
@@ -92,6 +91,14 @@ pub enum Codec {
     Lz4,
     /// Zstandard at this level (-7 to 19).
     Zstd(i8),
+}
+
+/// As it is displayed: `"zstd 3"`.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Codec {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 impl std::fmt::Display for Codec {

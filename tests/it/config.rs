@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use larder::internals::serialization::FORMAT_VERSION;
 use larder::{
-    CacheConfig, Codec, ColdTier, ColdTierConfig, Compression, Durability, ErrorKind, Maintenance,
-    QueueFull, Ttl,
+    CacheConfig, Codec, ColdTier, ColdTierConfig, Compression, Durability, ErrorKind, Maintenance, QueueFull,
+    Ttl,
 };
 
 use crate::stores::{
@@ -80,11 +80,21 @@ fn the_limits_themselves_are_accepted() {
     let all = [
         good(),
         good().segment_bytes(64 << 10).queue_bytes_max(64 << 10).key_bytes_max(1).value_bytes_max(0),
-        good().segment_bytes(64 << 20).queue_bytes_max(16 << 30).key_bytes_max(64 << 10).value_bytes_max(64 << 20),
+        good()
+            .segment_bytes(64 << 20)
+            .queue_bytes_max(16 << 30)
+            .key_bytes_max(64 << 10)
+            .value_bytes_max(64 << 20),
         good().sample_entries_max(100).dead_ratio_max(0.05).retune_ratio(0.01).maintenance_interval(ms(1)),
         good().sample_entries_max(1000).dead_ratio_max(0.95).retune_ratio(100.0).maintenance_interval(hour),
-        good().clock_jump_max(Duration::from_secs(60)).durability(Durability::Interval(ms(1))).default_ttl(ms(1)),
-        good().clock_jump_max(HUNDRED_YEARS).durability(Durability::Interval(hour)).default_ttl(HUNDRED_YEARS),
+        good()
+            .clock_jump_max(Duration::from_secs(60))
+            .durability(Durability::Interval(ms(1)))
+            .default_ttl(ms(1)),
+        good()
+            .clock_jump_max(HUNDRED_YEARS)
+            .durability(Durability::Interval(hour))
+            .default_ttl(HUNDRED_YEARS),
         good().compression(Compression::Fixed(Codec::Zstd(-7))).durability(Durability::Never),
         good().compression(Compression::Fixed(Codec::Zstd(19))).durability(Durability::Always),
         good().compression(Compression::Fixed(Codec::None)).queue_full(QueueFull::Refuse),
@@ -116,7 +126,10 @@ fn keys_values_and_times_outside_their_limits_are_refused_and_change_nothing() {
     }
     names("value", cold.insert(&[b'k'; 10], &[b'w'; 21]).unwrap_err());
     names("ttl", cold.insert_with_ttl(&[b'k'; 10], b"w", Duration::ZERO).unwrap_err());
-    names("ttl", cold.insert_with_ttl(&[b'k'; 10], b"w", HUNDRED_YEARS + Duration::from_millis(1)).unwrap_err());
+    names(
+        "ttl",
+        cold.insert_with_ttl(&[b'k'; 10], b"w", HUNDRED_YEARS + Duration::from_millis(1)).unwrap_err(),
+    );
     names("ttl", cold.insert_with_ttl(&[b'k'; 10], b"w", Duration::MAX).unwrap_err());
     expect_exactly(&cold, &model, "after refusals");
     assert_eq!(cold.stats().inserts, 2, "{:?}", cold.stats());
@@ -153,7 +166,9 @@ fn ask_child(dir: &std::path::Path) -> String {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = text.lines().find_map(|line| line.split_once("CHILD ").map(|(_, answer)| answer.to_string()));
-    line.unwrap_or_else(|| panic!("the child said nothing: {text} {}", String::from_utf8_lossy(&output.stderr)))
+    line.unwrap_or_else(|| {
+        panic!("the child said nothing: {text} {}", String::from_utf8_lossy(&output.stderr))
+    })
 }
 
 #[test]
@@ -177,7 +192,11 @@ fn a_second_open_fails_clearly_here_and_in_another_process_until_the_first_is_cl
     assert_eq!(ask_child(dir.path()), "opened Some(\"v\")");
     let cold = ColdTier::open(config(dir.path())).unwrap();
     drop(cold);
-    assert_eq!(ask_child(dir.path()), "opened Some(\"v\")", "dropping frees it, and so does the end of a process");
+    assert_eq!(
+        ask_child(dir.path()),
+        "opened Some(\"v\")",
+        "dropping frees it, and so does the end of a process"
+    );
     let cold = ColdTier::open(config(dir.path())).unwrap();
     cold.abandon();
     larder::inspect(dir.path()).unwrap();
@@ -240,8 +259,24 @@ fn foreign_files_are_left_alone_and_leftovers_of_ours_go() {
     let mut model = Model::new();
     put(&cold, &mut model, b"k".to_vec(), b"v".to_vec());
     cold.close().unwrap();
-    let foreign = ["notes.tmp", "seg-1.lard", "seg-00000000001.lard", "SEG-0000000007.lard", "snap-x.lard", "MANIFEST-7", "data.bin"];
-    let ours = ["seg-0000000077.lard", "seg-0000000078.lard.tmp", "snap-0000000079.lard", "snap-0000000080.lard.tmp", "MANIFEST-0000000009", "CURRENT.tmp", "dict-007-00000000000000aa.lard"];
+    let foreign = [
+        "notes.tmp",
+        "seg-1.lard",
+        "seg-00000000001.lard",
+        "SEG-0000000007.lard",
+        "snap-x.lard",
+        "MANIFEST-7",
+        "data.bin",
+    ];
+    let ours = [
+        "seg-0000000077.lard",
+        "seg-0000000078.lard.tmp",
+        "snap-0000000079.lard",
+        "snap-0000000080.lard.tmp",
+        "MANIFEST-0000000009",
+        "CURRENT.tmp",
+        "dict-007-00000000000000aa.lard",
+    ];
     for name in foreign.iter().chain(&ours) {
         write_file(dir.path(), name, b"whatever");
     }
@@ -260,7 +295,11 @@ fn foreign_files_are_left_alone_and_leftovers_of_ours_go() {
         put(&cold, &mut model, key(n), noise(n.into(), 600));
     }
     cold.flush().unwrap();
-    assert!(cold.segments().iter().all(|segment| segment.id > 80 || segment.id < 70), "{:?}", cold.segments());
+    assert!(
+        cold.segments().iter().all(|segment| segment.id > 80 || segment.id < 70),
+        "{:?}",
+        cold.segments()
+    );
 }
 
 #[test]

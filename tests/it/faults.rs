@@ -262,7 +262,8 @@ fn a_compaction_worker_that_panics_closes_the_store_and_nothing_hangs() {
     let model: Model = (0..200).map(|n| (key(n), noise(u64::from(n) + 7, 500))).collect();
     let expected = model.clone();
     must_end("a store with a dead compaction worker", move || {
-        let cold = open_on(config(&store), ScriptedDisk::new(|call| call.op == Op::Write && call.is_output()));
+        let cold =
+            open_on(config(&store), ScriptedDisk::new(|call| call.op == Op::Write && call.is_output()));
         for n in 0..200 {
             cold.insert(&key(n), &noise(n.into(), 600)).unwrap();
         }
@@ -286,7 +287,8 @@ fn a_compaction_worker_that_panics_closes_the_store_and_nothing_hangs() {
 #[test]
 fn a_panic_under_a_readers_feet_is_that_readers_alone() {
     let dir = scratch();
-    let cold = open_on(config(dir.path()), ScriptedDisk::new(|call| call.op == Op::Read && call.is_segment()));
+    let cold =
+        open_on(config(dir.path()), ScriptedDisk::new(|call| call.op == Op::Read && call.is_segment()));
     let mut model = Model::new();
     for n in 0..50 {
         put(&cold, &mut model, key(n), noise(n.into(), 300));
@@ -303,7 +305,8 @@ fn a_panic_under_a_readers_feet_is_that_readers_alone() {
 #[test]
 fn a_read_that_the_system_refuses_is_an_error_and_not_a_miss() {
     let dir = scratch();
-    let cold = open_on(config(dir.path()), ScriptedDisk::new(|call| call.op == Op::Read && call.is_segment()));
+    let cold =
+        open_on(config(dir.path()), ScriptedDisk::new(|call| call.op == Op::Read && call.is_segment()));
     cold.insert(b"k", b"v").unwrap();
     cold.flush().unwrap();
     cold.disk().script([Verdict::Fail(IoKind::Other)]);
@@ -316,7 +319,27 @@ fn a_read_that_the_system_refuses_is_an_error_and_not_a_miss() {
 
 #[test]
 fn keys_and_values_of_every_size_come_back_as_they_were_through_compaction_too() {
-    let sizes = [0, 1, 3, 4, 25, 31, 32, 63, 255, 256, 1000, 4095, 4096, 32_767, 65_535, 65_536, 65_537, 1 << 20, (5 << 20) + 1];
+    let sizes = [
+        0,
+        1,
+        3,
+        4,
+        25,
+        31,
+        32,
+        63,
+        255,
+        256,
+        1000,
+        4095,
+        4096,
+        32_767,
+        65_535,
+        65_536,
+        65_537,
+        1 << 20,
+        (5 << 20) + 1,
+    ];
     let key_sizes = [1, 2, 3, 4, 255, 256, 4096, 32_768, 65_535, 65_536];
     let dir = scratch();
     let cold = open(dir.path());
@@ -348,7 +371,8 @@ fn the_largest_value_and_key_round_trip_and_are_moved_by_a_compaction() {
     let dir = tempfile::tempdir().unwrap();
     let long_key = noise(3, 64 << 10);
     // Text that repeats far apart: it compresses, but is first stored as it is.
-    let text: Vec<u8> = (0..(64 << 20) / 16).flat_map(|n: u32| format!("{:015x},", n / 7).into_bytes()).collect();
+    let text: Vec<u8> =
+        (0..(64 << 20) / 16).flat_map(|n: u32| format!("{:015x},", n / 7).into_bytes()).collect();
     assert_eq!(text.len(), 64 << 20);
     let cold = open(dir.path());
     cold.insert(&long_key, &text).unwrap();
@@ -400,7 +424,10 @@ fn with_always_a_write_is_durable_when_the_call_returns() {
     let mut log = cold.disk().take_log();
     let mut expect_durable = |what: &str| {
         let calls = cold.disk().take_log();
-        assert!(calls.iter().any(|call| call.op == Op::Sync && call.is_segment()), "{what} synced no segment");
+        assert!(
+            calls.iter().any(|call| call.op == Op::Sync && call.is_segment()),
+            "{what} synced no segment"
+        );
         log.extend(calls);
         assert_eq!(not_durable(&log), (BTreeSet::new(), false), "{what} returned too early");
     };
@@ -506,7 +533,11 @@ fn writes_lost_to_a_full_disk_are_counted_told_once_and_read_as_misses_for_good(
         expect_exactly(&cold, &model, "while the disk is full");
         expect_absent(&cold, &lost, "lost");
         assert!(!error.is_full() || cold.insert(&key(50), b"refused").is_err_and(|error| error.is_full()));
-        assert_eq!(cold.get(&key(50)).unwrap().as_deref(), Some(&noise(50, 300)[..]), "a refusal changes nothing");
+        assert_eq!(
+            cold.get(&key(50)).unwrap().as_deref(),
+            Some(&noise(50, 300)[..]),
+            "a refusal changes nothing"
+        );
 
         cold.disk().stop_failing();
         // One flush tells of the loss, and then all is well.

@@ -57,10 +57,8 @@ fn a_failed_write_under_durability_always_is_told_once_and_does_not_run_away() {
 #[test]
 fn durability_always_acknowledges_a_record_that_rolls_a_segment_only_once_it_is_synced() {
     let dir = scratch();
-    let cold = open_on(
-        config(dir.path()).durability(Durability::Always),
-        ScriptedDisk::new(|_| false).logging(),
-    );
+    let cold =
+        open_on(config(dir.path()).durability(Durability::Always), ScriptedDisk::new(|_| false).logging());
     let mut unsynced = std::collections::BTreeSet::new();
     for number in 0..40u32 {
         cold.insert(&key(number), &noise(number.into(), 10_000)).unwrap();

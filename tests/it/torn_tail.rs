@@ -8,8 +8,7 @@ use larder::internals::serialization::segment::{SEGMENT_HEADER_BYTES, SegmentIde
 use larder::{ColdTier, ManualClock, OsDisk};
 
 use crate::stores::{
-    Image, Model, config, expect_exactly, is_segment, key, open, read_image, scratch,
-    write_image,
+    Image, Model, config, expect_exactly, is_segment, key, open, read_image, scratch, write_image,
 };
 
 /// One record each, in this order: value, or `None` for a removal.

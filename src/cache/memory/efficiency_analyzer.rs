@@ -400,8 +400,8 @@ fn present_index(candidates: &[MeasuredCandidate], previous: CompressionChoice) 
 fn describe(measured: &MeasuredCandidate) -> String {
     let newness = match measured.dictionary {
         DictionarySource::None => "",
-        DictionarySource::Current => " (the present one)",
-        DictionarySource::Trained(_) => " (newly trained)",
+        DictionarySource::Current => " (present dictionary)",
+        DictionarySource::Trained(_) => " (new dictionary)",
     };
     format!("{}{newness}", measured.candidate.choice)
 }
@@ -598,7 +598,8 @@ impl Trial<'_, '_> {
             0 => 1.0,
             stored => self.raw_bytes() as f64 / stored as f64,
         };
-        let candidate = Candidate { choice, ratio, compress_ns, decompress_ns, cost_ns };
+        let newly_trained = matches!(source, DictionarySource::Trained(_));
+        let candidate = Candidate { choice, newly_trained, ratio, compress_ns, decompress_ns, cost_ns };
         MeasuredCandidate { candidate, dictionary: source }
     }
 

@@ -40,7 +40,7 @@ pub struct VerifyReport {
     pub segments: u64,
     /// Whole records in them, dead ones included.
     pub records: u64,
-    /// Entries that recovery would find.
+    /// Entries that recovery would find, those included whose records are listed as damaged.
     pub live_entries: u64,
     /// Bytes read.
     pub bytes: u64,

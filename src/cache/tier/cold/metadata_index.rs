@@ -233,6 +233,20 @@ impl Partition {
         }
         self.slots[at] = Packed::default();
         self.used -= 1;
+        if self.used * 4 < self.homes {
+            self.shrink();
+        }
+    }
+
+    /// Gives memory back once three quarters are empty.
+    fn shrink(&mut self) {
+        if self.used == 0 {
+            *self = Self::default();
+            return;
+        }
+        let entries: Vec<Packed> = self.iter().collect();
+        // Twice what is needed, so that the next few inserts and removes change nothing.
+        self.place_all(&entries, self.used * 2);
     }
 
     fn grow(&mut self) {

@@ -59,7 +59,8 @@ pub struct CompactionReport {
     pub bytes_after: u64,
     /// `bytes_before - bytes_after`; negative if the outputs take more.
     pub bytes_reclaimed: i64,
-    /// Time taken.
+    /// Time taken; serialized as seconds.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "as_seconds"))]
     pub duration: Duration,
 }
 
@@ -76,7 +77,8 @@ pub struct CleanupReport {
     pub bytes_reclaimed: u64,
     /// Segments looked into (their footers, not their records).
     pub segments_checked: u64,
-    /// Time taken.
+    /// Time taken; serialized as seconds.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "as_seconds"))]
     pub duration: Duration,
 }
 
@@ -97,7 +99,8 @@ pub struct RebuildReport {
     pub footers_damaged: u64,
     /// Size of the snapshot, in bytes.
     pub snapshot_bytes: u64,
-    /// Time taken.
+    /// Time taken; serialized as seconds.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "as_seconds"))]
     pub duration: Duration,
 }
 
@@ -124,7 +127,8 @@ pub struct TuningReport {
     pub changed: bool,
     /// Why, in a sentence with the figures that decided.
     pub reason: String,
-    /// Time taken.
+    /// Time taken; serialized as seconds.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "as_seconds"))]
     pub duration: Duration,
 }
 
@@ -155,6 +159,8 @@ impl std::fmt::Display for CompressionChoice {
 pub struct Candidate {
     /// What was measured.
     pub choice: CompressionChoice,
+    /// Its dictionary was trained on this sample; otherwise it is the one in use before, or none.
+    pub newly_trained: bool,
     /// Raw bytes / stored bytes over the hold-out part (which no dictionary was trained on), dictionary not counted.
     pub ratio: f64,
     /// CPU time to store one entry, in nanoseconds.
@@ -163,4 +169,9 @@ pub struct Candidate {
     pub decompress_ns: f64,
     /// Cost of one entry by the cost model, in nanoseconds (CPU time plus the price of its stored bytes).
     pub cost_ns: f64,
+}
+
+#[cfg(feature = "serde")]
+fn as_seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
 }

@@ -147,6 +147,7 @@ impl CompactionWorker {
             raw_bytes_since_tuning: inserted - self.tuned_at_bytes,
             live_raw_bytes: accounts.iter().map(|account| account.summary.raw_bytes).sum(),
             records_since_snapshot: sequence.saturating_sub(self.saved_at_sequence),
+            snapshot_bytes: shared.counters.snapshot_bytes.load(Ordering::Relaxed),
             stuck_ratio: self.stuck_ratio,
         };
         let tuned = shared.config.compression == Compression::Tuned;

@@ -1,5 +1,6 @@
 //! Which segments to compact, and what to do on one's own: decisions only. They look at accounts and touch nothing.
 
+use super::saved_index::SNAPSHOT_ENTRY_BYTES;
 use crate::cache::tier::cold::core::slab::AccountView;
 
 /// A segment that holds less than this share of a full one is worth merging, if there are enough of them.
@@ -142,6 +143,8 @@ pub(in crate::cache::tier::cold) struct Pulse {
     pub live_raw_bytes: u64,
     /// Records appended since the last snapshot.
     pub records_since_snapshot: u64,
+    /// Bytes of the kept snapshots.
+    pub snapshot_bytes: u64,
     /// Reclaimable share found, and left, by the last automatic compaction: what it could not give back.
     pub stuck_ratio: f64,
 }
@@ -160,6 +163,9 @@ pub(in crate::cache::tier::cold) const TUNING_ENTRIES_MIN: u64 = 100;
 /// A snapshot is written when this many records have come since the last one, and at least a quarter of the index:
 /// it keeps a restart after a crash short.
 const SNAPSHOT_RECORDS: u64 = 200_000;
+
+/// Snapshots up to this size are not worth writing anew.
+const STALE_SNAPSHOT_BYTES: u64 = 256 << 10;
 
 /// What to do next, most urgent first; `None` if all is well.
 pub(in crate::cache::tier::cold) fn choose_task(
@@ -185,5 +191,7 @@ pub(in crate::cache::tier::cold) fn choose_task(
         return Some(Due::Tuning);
     }
     let snapshot_after = SNAPSHOT_RECORDS.max(pulse.entries / 4);
-    (pulse.records_since_snapshot > snapshot_after).then_some(Due::Snapshot)
+    // Snapshots of what the store held once: twice what two new ones would take.
+    let outgrown = pulse.snapshot_bytes > STALE_SNAPSHOT_BYTES + 4 * SNAPSHOT_ENTRY_BYTES * pulse.entries;
+    (pulse.records_since_snapshot > snapshot_after || outgrown).then_some(Due::Snapshot)
 }

@@ -18,7 +18,7 @@ use crate::io::{Disk, DiskFile, read_all};
 const CURRENT_MAGIC: &[u8; 8] = b"LARDCUR1";
 const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 /// A manifest of this length, and of four times the length it started with, is rolled.
-const ROLL_BYTES: u64 = 1 << 20;
+const ROLL_BYTES: u64 = 4 << 20;
 
 /// What reading a manifest found.
 #[derive(Debug)]

@@ -55,6 +55,8 @@ pub struct Recovered<D: Disk> {
     pub missing: Vec<u64>,
     /// Snapshots that cannot be used, and so must not count as covering anything.
     pub unusable_snapshots: Vec<u64>,
+    /// Dictionaries of which one copy is damaged.
+    pub dictionaries_to_mend: Vec<u8>,
     /// Files that an interrupted task left behind.
     pub orphans: Vec<String>,
     /// Lowest sequence number above everything seen.
@@ -78,6 +80,7 @@ struct Recovery<'a, D: Disk> {
     watermark: u64,
     missing: Vec<u64>,
     unusable_snapshots: Vec<u64>,
+    dictionaries_to_mend: Vec<u8>,
     stats: RecoveryStats,
     warnings: Vec<String>,
 }
@@ -103,6 +106,7 @@ pub fn recover<D: Disk>(
         watermark: manifest.watermark,
         missing: Vec::new(),
         unusable_snapshots: Vec::new(),
+        dictionaries_to_mend: Vec::new(),
         stats: RecoveryStats::default(),
         warnings: Vec::new(),
     };
@@ -132,9 +136,10 @@ impl<D: Disk> Recovery<'_, D> {
                 Err(error) => return Err(Error::io("read", &path, error)),
             };
             let level = self.manifest.parameters.level;
-            match decode_dictionary(&bytes, entry.id) {
+            match decode_dictionary(&bytes, entry.id, entry.bytes as usize) {
                 Ok((content, damaged)) => {
                     if damaged {
+                        self.dictionaries_to_mend.push(entry.slot);
                         self.damage(format!("{}: one of its two copies is damaged", path.display()));
                     }
                     match Dictionary::new(entry.slot, content, level) {
@@ -414,6 +419,7 @@ impl<D: Disk> Recovery<'_, D> {
             tails: self.tails.into_values().collect(),
             missing: self.missing,
             unusable_snapshots: self.unusable_snapshots,
+            dictionaries_to_mend: self.dictionaries_to_mend,
             orphans,
             next_sequence,
             watermark: self.watermark,

@@ -7,12 +7,13 @@
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use super::manifest::{LoadedManifest, Manifest};
+use super::manifest::{LoadedManifest, Manifest, replace_file};
 use super::names;
 use super::recovery::{Recovered, Tail};
 use super::segment::place_of;
 use super::slab::OpenSegment;
 use crate::cache::tier::cold::metadata_index::Location;
+use crate::cache::tier::cold::serialization::dictionary::encode_dictionary;
 use crate::cache::tier::cold::serialization::edit::{Edit, ManifestState, SegmentEntry, SyncedTail};
 use crate::cache::tier::cold::serialization::footer::{FooterRow, encode_footer};
 use crate::cache::tier::cold::serialization::record::{RECORD_ALIGN, RecordMeta, append_record};
@@ -112,7 +113,18 @@ impl<D: Disk> ColdTierStorage<D> {
         for id in &found.unusable_snapshots {
             remove_or_warn(disk, &names::snapshot(&self.dir, *id));
         }
+        for slot in &found.dictionaries_to_mend {
+            self.mend_dictionary(disk, *slot, found)?;
+        }
         self.remove_leftovers(disk, found)
+    }
+
+    /// Writes both copies of a dictionary anew.
+    fn mend_dictionary(&self, disk: &D, slot: u8, found: &Recovered<D>) -> Result<()> {
+        let guard = found.dictionaries.read(slot);
+        let Some(dictionary) = guard.as_ref() else { return Ok(()) };
+        let path = names::dictionary(&self.dir, slot, dictionary.id());
+        replace_file(disk, &self.dir, &path, &encode_dictionary(slot, dictionary.bytes()))
     }
 
     /// A cut tail is sealed where it ends, and never appended to.

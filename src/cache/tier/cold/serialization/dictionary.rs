@@ -4,9 +4,12 @@
 use wincode::{SchemaRead, SchemaWrite};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{FormatError, Result, decode, encode, open_block, seal_block};
+use super::{BLOCK_OVERHEAD, FormatError, Result, decode, encode, open_block, seal_block};
 
 const MAGIC: &[u8; 8] = b"LARDDIC1";
+
+/// Bytes around the content of each copy: the block's envelope, slot, id, length.
+const COPY_OVERHEAD: usize = BLOCK_OVERHEAD + 1 + 8 + 8;
 
 /// Largest dictionary, in bytes.
 pub const DICTIONARY_BYTES_LIMIT: usize = 1 << 20;
@@ -30,15 +33,19 @@ pub fn encode_dictionary(slot: u8, bytes: &[u8]) -> Vec<u8> {
     [block.as_slice(), block.as_slice()].concat()
 }
 
-/// The dictionary in a file, from whichever copy is whole; and whether one of them was damaged.
+/// The dictionary of `bytes_len` bytes in a file, from whichever copy is whole; and whether anything was damaged. A file
+/// that was cut or has grown still gives up the copy it holds.
 ///
 /// # Errors
 /// When both copies are damaged, or belong to another dictionary than `id`.
-pub fn decode_dictionary(file: &[u8], id: u64) -> Result<(Vec<u8>, bool)> {
-    let (first, second) = file.split_at(file.len() / 2);
-    let copies = [decode_copy(first, id), decode_copy(second, id)];
-    let damaged = copies.iter().any(Result::is_err);
-    let [first, second] = copies;
+pub fn decode_dictionary(file: &[u8], id: u64, bytes_len: usize) -> Result<(Vec<u8>, bool)> {
+    let copy_len = COPY_OVERHEAD + bytes_len;
+    let copy = |at: usize| {
+        let block = file.get(at..at.saturating_add(copy_len)).ok_or(FormatError::Short)?;
+        decode_copy(block, id)
+    };
+    let (first, second) = (copy(0), copy(copy_len));
+    let damaged = first.is_err() || second.is_err() || file.len() != 2 * copy_len;
     first.or(second).map(|bytes| (bytes, damaged))
 }
 

@@ -1,7 +1,7 @@
 //! The manifest: a log of edits. Its first edit is the whole state; the others change it.
 //!
-//! Each edit is framed as `length, checksum, number, payload` and written twice in a row: a flipped byte costs a copy,
-//! not the store's memory of what it owns. Numbers go up by one, so a missing edit shows.
+//! Each edit is framed as `length, checksum, number, payload` and written twice in a row, each copy in blocks of its own:
+//! a damaged block costs a copy, not the store's memory of what it owns. Numbers go up by one, so a missing edit shows.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +13,15 @@ use super::{FormatError, Result, decode, encode, seal_block};
 const MAGIC: &[u8; 8] = b"LARDMAN1";
 const FRAME_HEADER_BYTES: usize = 16;
 
-/// Bytes of the manifest's header; the first edit follows.
-pub const MANIFEST_HEADER_BYTES: usize = 16;
+/// Unit in which file systems and disks lose data. The header takes one, and each copy of an edit whole ones.
+pub const BLOCK_BYTES: usize = 4096;
+const HEADER_BYTES: usize = 16;
 
-/// The header of a manifest file.
+/// The header of a manifest file: one block.
 pub fn manifest_header() -> Vec<u8> {
-    seal_block(MAGIC, &[])
+    let mut header = seal_block(MAGIC, &[]);
+    header.resize(BLOCK_BYTES, 0);
+    header
 }
 
 /// Checks the header of a manifest file.
@@ -26,7 +29,7 @@ pub fn manifest_header() -> Vec<u8> {
 /// # Errors
 /// When it is none, or of a newer version.
 pub fn check_manifest_header(bytes: &[u8]) -> Result<()> {
-    super::open_block(MAGIC, bytes.get(..MANIFEST_HEADER_BYTES).ok_or(FormatError::Short)?).map(|_| ())
+    super::open_block(MAGIC, bytes.get(..HEADER_BYTES).ok_or(FormatError::Short)?).map(|_| ())
 }
 
 /// A segment, as the manifest knows it.
@@ -256,14 +259,17 @@ impl ManifestState {
     }
 }
 
-/// The bytes of an edit in the manifest, both copies.
+/// The bytes of an edit in the manifest: both copies, each filled up to whole blocks, so that no block of the disk holds
+/// a part of both.
 pub fn encode_edit(number: u64, edit: &Edit) -> Vec<u8> {
     let payload = encode(edit);
-    let mut frame = Vec::with_capacity(2 * (FRAME_HEADER_BYTES + payload.len()));
+    let mut frame =
+        Vec::with_capacity(2 * (FRAME_HEADER_BYTES + payload.len()).next_multiple_of(BLOCK_BYTES));
     frame.extend_from_slice(&u32::try_from(payload.len()).expect("an edit is small").to_le_bytes());
     frame.extend_from_slice(&frame_check(number, &payload).to_le_bytes());
     frame.extend_from_slice(&number.to_le_bytes());
     frame.extend_from_slice(&payload);
+    frame.resize(frame.len().next_multiple_of(BLOCK_BYTES), 0);
     frame.extend_from_within(..);
     frame
 }
@@ -285,15 +291,15 @@ pub struct EditLog {
     pub broken: bool,
 }
 
-/// Reads the edits of a manifest file, up to its torn end. Whatever is no edit is stepped over byte by byte: a damaged
-/// copy is followed by the whole one.
+/// Reads the edits of a manifest file, up to its torn end. Blocks that are the start of no edit are stepped over: a
+/// damaged copy is followed by the whole one.
 pub fn decode_edits(file: &[u8]) -> EditLog {
-    let mut log = EditLog { end: MANIFEST_HEADER_BYTES, ..EditLog::default() };
+    let mut log = EditLog { end: BLOCK_BYTES, ..EditLog::default() };
     let mut last: Option<u64> = None;
-    let mut at = MANIFEST_HEADER_BYTES;
+    let mut at = BLOCK_BYTES;
     while at < file.len() {
         let Some((number, edit, len)) = decode_frame(&file[at..]) else {
-            at += 1;
+            at += BLOCK_BYTES;
             continue;
         };
         if last.is_some_and(|last| number > last + 1) {
@@ -320,5 +326,5 @@ fn decode_frame(bytes: &[u8]) -> Option<(u64, Edit, usize)> {
     if frame_check(number, payload) != word(4) {
         return None;
     }
-    decode(payload).ok().map(|edit| (number, edit, len))
+    decode(payload).ok().map(|edit| (number, edit, len.next_multiple_of(BLOCK_BYTES)))
 }
