@@ -43,6 +43,8 @@ use states::{Kind, Report, Share};
 const STATES_OF_A_SEED: u64 = 125;
 /// A recovery that takes longer than this hangs.
 const HANG: Duration = Duration::from_secs(120);
+/// Broken states printed; the others are counted.
+const PRINTED: usize = 12;
 /// Broken states kept for each seed.
 const SAVED_OF_A_SEED: usize = 3;
 
@@ -102,9 +104,9 @@ fn every_crash_state_recovers_to_a_state_each_key_had_and_none_older_than_acknow
                 Ok((_, Report::Checked(Kind::Kill))) => kills += 1,
                 Ok((_, Report::Checked(Kind::Pair))) => crash_pairs += 1,
                 Ok((_, Report::Broken { origin, fault, saved })) => {
-                    print(&format!("{origin}\n  {fault}"));
-                    if let Some(saved) = saved {
-                        print(&format!("  again: {}", replay_command(&saved)));
+                    if faults.len() < PRINTED {
+                        print(&format!("{origin}\n  {fault}"));
+                        saved.iter().for_each(|saved| print(&format!("  again: {}", replay_command(saved))));
                     }
                     faults.push(fault.kind);
                 }

@@ -13,7 +13,7 @@ use larder::{
 use crate::scripted::{Call, Gate, Op, ScriptedDisk, Verdict};
 use crate::stores::{
     Model, START_MS, compact, config, expect_absent, expect_exactly, key, noise, open, open_on, put,
-    read_image, remove, scratch, wait_until, write_image,
+    names, read_image, remove, scratch, wait_until, write_image,
 };
 
 type Scripted = ColdTier<ScriptedDisk, ManualClock>;
@@ -275,13 +275,24 @@ fn a_compaction_worker_that_panics_closes_the_store_and_nothing_hangs() {
         let error = cold.run(CompactionTask::CompactData).unwrap_err();
         assert!(error.is_closed(), "{error}");
         expect_all_closed(&cold);
-        assert!(!cold.compaction_state().is_compacting(), "a dead worker compacts nothing");
         assert!(cold.close().unwrap_err().is_closed());
     });
     let cold = open(dir.path());
     expect_exactly(&cold, &expected, "after the panic");
     compact(&cold);
     expect_exactly(&cold, &expected, "compacted after the panic");
+}
+
+#[test]
+fn a_dead_compaction_worker_is_not_said_to_be_compacting() {
+    let dir = scratch();
+    let cold = open_on(config(dir.path()), ScriptedDisk::new(|call| call.op == Op::Create));
+    cold.insert(b"k", b"v").unwrap();
+    cold.flush().unwrap();
+    cold.disk().script([Verdict::Panic]);
+    assert!(cold.run(CompactionTask::RebuildIndex).unwrap_err().is_closed());
+    wait_until("the end of a task whose worker has died", || !cold.compaction_state().is_compacting());
+    drop(cold);
 }
 
 #[test]
@@ -377,23 +388,24 @@ fn the_largest_value_and_key_round_trip_and_are_moved_by_a_compaction() {
     let cold = open(dir.path());
     cold.insert(&long_key, &text).unwrap();
     cold.insert(b"noise", &noise(4, 64 << 20)).unwrap();
-    for n in 0..150 {
+    for n in 0..2000 {
         cold.insert(&key(n), &crate::stores::json(n, 1)).unwrap();
     }
     let check = |cold: &ColdTier<OsDisk, ManualClock>, when: &str| {
         assert!(cold.get(&long_key).unwrap().as_deref() == Some(&text[..]), "{when}");
         assert!(cold.get(b"noise").unwrap().as_deref() == Some(&noise(4, 64 << 20)[..]), "{when}");
-        assert_eq!(cold.len(), 152, "{when}");
+        assert_eq!(cold.len(), 2002, "{when}");
     };
     check(&cold, "as written");
     cold.close().unwrap();
     let tuned = config(dir.path()).compression(larder::Compression::Tuned).sample_entries_max(100);
     let cold = open_on(tuned, OsDisk);
     check(&cold, "reopened");
-    assert!(crate::stores::tune(&cold).changed);
+    // A sample ends at 64 MiB: one that met a large value early has too few entries to judge by.
+    assert!((0..10).any(|_| crate::stores::tune(&cold).changed));
     let before = cold.stats().segment_bytes;
     let report = compact(&cold);
-    assert!(report.entries_recompressed >= 151, "{report:?}");
+    assert!(report.entries_recompressed >= 2001, "{report:?}");
     assert!(cold.stats().segment_bytes + (20 << 20) < before, "{before} {:?}", cold.stats());
     check(&cold, "moved and stored anew");
     cold.close().unwrap();
@@ -662,10 +674,9 @@ fn a_seal_that_fails_for_want_of_room_is_made_up_for() {
 
 #[test]
 fn after_a_failed_sync_nothing_is_written_and_reads_go_on() {
-    let syncs: [(&str, fn(&Call) -> bool); 3] = [
+    let syncs: [(&str, fn(&Call) -> bool); 2] = [
         ("segment", |call| call.op == Op::Sync && call.is_segment()),
         ("manifest", |call| call.op == Op::Sync && call.name.starts_with("MANIFEST")),
-        ("directory", |call| call.op == Op::SyncDir),
     ];
     for (what, concerns) in syncs {
         let dir = scratch();
@@ -707,6 +718,20 @@ fn after_a_failed_sync_nothing_is_written_and_reads_go_on() {
 }
 
 #[test]
+fn a_segment_whose_name_cannot_be_made_durable_takes_no_record() {
+    let dir = scratch();
+    let cold = open_on(config(dir.path()), ScriptedDisk::new(|call| call.op == Op::SyncDir));
+    cold.disk().script([Verdict::Fail(IoKind::Other)]);
+    cold.insert(b"k", b"v").unwrap();
+    assert!(cold.flush().unwrap_err().is_read_only());
+    expect_absent(&cold, [&b"k".to_vec()], "accepted and lost");
+    assert_eq!(cold.stats().writes_lost, 1);
+    assert!(cold.close().unwrap_err().is_read_only());
+    let cold = open(dir.path());
+    expect_exactly(&cold, &Model::new(), "after a reopen");
+}
+
+#[test]
 fn with_always_a_failed_sync_is_the_callers_error() {
     let dir = scratch();
     let always: ColdTierConfig = config(dir.path()).durability(Durability::Always);
@@ -720,56 +745,53 @@ fn with_always_a_failed_sync_is_the_callers_error() {
 
 #[test]
 fn a_manifest_that_cannot_be_rolled_loses_nothing_whatever_call_fails() {
-    // A manifest about to be rolled: every sync saves the clock, and 1 MiB is where a roll begins.
+    // From the new manifest's creation to the old one's removal.
+    fn is_of_a_roll(call: &Call) -> bool {
+        let is_new = call.name.starts_with("MANIFEST-0000000002") || call.name.starts_with("CURRENT");
+        is_new || call.op == Op::SyncDir || (call.op == Op::Remove && call.name.starts_with("MANIFEST"))
+    }
+    let is_rolled = |dir: &std::path::Path| !names(dir, |name| name == "MANIFEST-0000000002").is_empty();
+    // Every flush adds an edit: how many it takes until the manifest is written anew.
     let dir = scratch();
-    let store = dir.path().join("store");
-    let cold = open(&store);
-    let mut model = Model::new();
-    put(&cold, &mut model, b"k".to_vec(), b"v".to_vec());
-    let manifest = || std::fs::metadata(store.join("MANIFEST-0000000001")).unwrap().len();
-    while manifest() < (1 << 20) - 200 {
+    let cold = open(dir.path());
+    let mut flushes = 0;
+    while !is_rolled(dir.path()) {
         cold.insert(b"k", b"v").unwrap();
         cold.flush().unwrap();
+        flushes += 1;
+        assert!(flushes < 100_000, "it is never rolled");
     }
-    cold.abandon();
-    let image = read_image(&store);
+    assert_eq!(names(dir.path(), |name| name.starts_with("MANIFEST")), ["MANIFEST-0000000002"]);
+    drop(cold);
+
     let mut failed = 0;
     for nth in 0.. {
-        write_image(&store, &image);
-        let mut model = model.clone();
-        // From the new manifest's creation to the old one's removal.
-        let concerns = |call: &Call| {
-            let is_roll = call.name.starts_with("MANIFEST-0000000002") || call.name.starts_with("CURRENT");
-            is_roll || call.op == Op::SyncDir || (call.op == Op::Remove && call.name.starts_with("MANIFEST"))
-        };
-        let cold = open_on(config(&store), ScriptedDisk::new(concerns));
-        // A segment, so that the directory is in order before the roll.
-        put(&cold, &mut model, b"a".to_vec(), b"1".to_vec());
-        cold.flush().unwrap();
-        let is_rolled = || crate::stores::names(&store, |name| name == "MANIFEST-0000000002").len() == 1;
-        if is_rolled() {
-            // The reopen itself has brought it over the limit: begin with a little less.
-            panic!("the roll came before its time");
+        let dir = scratch();
+        let cold = open_on(config(dir.path()), ScriptedDisk::new(is_of_a_roll));
+        let mut model = Model::new();
+        for _ in 0..flushes - 2 {
+            put(&cold, &mut model, b"k".to_vec(), b"v".to_vec());
+            cold.flush().unwrap();
         }
+        assert!(!is_rolled(dir.path()));
         cold.disk().script((0..nth).map(|_| Verdict::Pass).chain([Verdict::Fail(IoKind::Other)]));
         let mut outcome = Ok(());
-        for n in 0..20 {
-            match cold.insert(b"b", format!("{n}").as_bytes()) {
-                Ok(()) => drop(model.insert(b"b".to_vec(), format!("{n}").into_bytes())),
+        for n in 0..6 {
+            let value = format!("{n}").into_bytes();
+            match cold.insert(b"b", &value) {
+                Ok(()) => drop(model.insert(b"b".to_vec(), value)),
                 Err(error) => assert!(error.is_read_only(), "{error}"),
             }
             outcome = outcome.and(cold.flush());
         }
         let when = format!("call {nth} of the roll failed: {outcome:?}");
         if cold.disk().forget_script() > 0 {
-            assert!(nth >= 8 && outcome.is_ok(), "{when}");
-            assert!(is_rolled(), "{when}");
+            assert!(nth >= 8 && outcome.is_ok() && is_rolled(dir.path()), "{when}");
             break;
         }
         failed += 1;
-        let is_read_only = outcome.as_ref().is_err_and(Error::is_read_only);
-        // Enough for new segments, handed over and not synced: a kill must not lose them.
-        if !is_read_only {
+        if !outcome.as_ref().is_err_and(Error::is_read_only) {
+            // New segments, handed over and not synced: a kill must not lose them.
             for n in 0..300 {
                 put(&cold, &mut model, key(n), noise(n.into(), 600));
             }
@@ -777,13 +799,35 @@ fn a_manifest_that_cannot_be_rolled_loses_nothing_whatever_call_fails() {
         }
         expect_exactly(&cold, &model, &when);
         cold.abandon();
-        let cold = open(&store);
+        let cold = open(dir.path());
         expect_exactly(&cold, &model, &format!("{when}, killed and reopened"));
-        cold.insert(b"more", b"value").unwrap();
-        cold.flush().unwrap();
+        put(&cold, &mut model, b"more".to_vec(), b"value".to_vec());
         cold.close().unwrap();
+        expect_exactly(&open(dir.path()), &model, &format!("{when}, and once more"));
     }
-    println!("{failed} calls of a roll failed by turns");
+    assert!(failed >= 8, "{failed} calls of a roll failed by turns");
+}
+
+#[test]
+fn the_manifest_of_a_store_that_is_opened_often_does_not_grow_without_end() {
+    let dir = scratch();
+    let longest = |dir: &std::path::Path| {
+        let files = names(dir, |name| name.starts_with("MANIFEST"));
+        files.iter().map(|name| std::fs::metadata(dir.join(name)).unwrap().len()).max().unwrap()
+    };
+    // A hundred lives of a hundred flushes each. A state of one segment takes under 16 KiB.
+    let mut lengths = Vec::new();
+    for _ in 0..100 {
+        let cold = open(dir.path());
+        for n in 0..100u32 {
+            cold.insert(b"k", &n.to_le_bytes()).unwrap();
+            cold.flush().unwrap();
+        }
+        cold.close().unwrap();
+        lengths.push(longest(dir.path()));
+    }
+    let max = *lengths.iter().max().unwrap();
+    assert!(max <= 20 << 20, "{max} bytes of manifest for one entry: {lengths:?}");
 }
 
 #[test]
@@ -808,7 +852,7 @@ fn a_store_that_cannot_be_opened_for_a_refused_call_opens_once_it_works() {
         match opened {
             Err(error) => {
                 refused += 1;
-                assert_eq!(error.kind(), ErrorKind::Io, "call {nth}: {error}");
+                assert!(matches!(error.kind(), ErrorKind::Io | ErrorKind::ReadOnly), "call {nth}: {error}");
             }
             Ok(cold) => {
                 let left = cold.disk().forget_script();

@@ -8,6 +8,7 @@ mod compression; // codecs and dictionaries: every byte back, damage refused
 mod config; // what is refused by name, who may open a directory, newer and foreign files
 mod expiry; // to the millisecond, for good, and whole segments unread
 mod faults; // full queues, full disks, failed syncs, dead workers, values of every size
+mod formats; // every byte on disk, damage, and the store kept of version 1
 mod life; // what one caller sees: insert, get, remove, expiry, the tasks, reopening
 mod regressions; // bugs that were found, each with the sequence that showed it
 mod torn_tail; // a killed store, its segment cut at every length

@@ -231,7 +231,7 @@ pub fn root() -> PathBuf {
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {
-        assert!(started.elapsed() < Duration::from_secs(120), "it never came true: {what}");
+        assert!(started.elapsed() < Duration::from_secs(60), "it never came true: {what}");
         std::thread::yield_now();
     }
 }

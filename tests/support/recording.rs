@@ -98,8 +98,10 @@ impl Disk for RecordingDisk {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         let is_new = !dir.exists();
         OsDisk.create_dir(dir)?;
+        // The real disk makes it, and then its name durable; a directory that was there is left as it is.
         if is_new {
             self.tell(Event::CreateDir);
+            self.tell(Event::SyncParent);
         }
         Ok(())
     }

@@ -140,7 +140,7 @@ impl CompactionSystem {
             report.segments_checked += 1;
             if !account.sealed {
                 report.expired_removed += self.expire_active(shared, account.slot, now_ms)?;
-            } else if let Some(expired) = self.expire_sealed(shared, account, now_ms) {
+            } else if let Some(expired) = self.expire_sealed(shared, account, now_ms)? {
                 report.expired_removed += expired.removed;
                 // Unexpiring records, shadows among them, keep a segment; so does any that dies later.
                 if account.summary.unexpiring == 0 && account.summary.expiry_max_ms <= now_ms {

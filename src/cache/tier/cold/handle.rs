@@ -346,6 +346,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
     }
 
     fn barrier(&self, sync: bool) -> Result<()> {
+        self.crew.condition.check_open()?;
         let (reply, answer) = bounded(1);
         self.writer()?.send(WriteRequest::Barrier { sync, reply }).map_err(|_| Error::closed())?;
         answer.recv().map_err(|_| Error::closed())?

@@ -20,7 +20,7 @@ use super::worker::CompactionWorker;
 use super::writer::Writer;
 use crate::clock::{Clock, StoreClock};
 use crate::config::{Codec, ColdTierConfig, Compression};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::io::Disk;
 
 /// What `ColdTier` is made of.
@@ -111,7 +111,12 @@ type Parts<D> = (ColdTierStorage<D>, LoadedManifest, Recovered<D>);
 
 fn reopen<D: Disk>(disk: &D, config: &ColdTierConfig, loaded: LoadedManifest) -> Result<Parts<D>> {
     let mut recovered = recover(disk, &config.dir, &loaded.state, loaded.broken || loaded.state.damaged)?;
-    let storage = ColdTierStorage::open(disk, config.dir.clone(), &loaded, &mut recovered)?;
+    let storage = ColdTierStorage::open(disk, config.dir.clone(), &loaded, &mut recovered);
+    // There is no store yet that could be read-only.
+    let storage = storage.map_err(|error| match error.kind() {
+        ErrorKind::ReadOnly => Error::new(ErrorKind::Io, format!("the store could not be opened: {error}")),
+        _ => error,
+    })?;
     Ok((storage, loaded, recovered))
 }
 

@@ -36,7 +36,7 @@ pub struct SegmentInfo {
     pub file_bytes: u64,
     /// Records written to it, deletions included.
     pub records: u64,
-    /// Of those, still in force.
+    /// Values among them, still in force.
     pub live_records: u64,
     /// Overwritten or deleted since.
     pub dead_records: u64,
@@ -104,7 +104,7 @@ pub(super) fn add_accounts(stats: &mut ColdStats, accounts: &[AccountView]) {
     for account in accounts {
         let info = SegmentInfo::from(account);
         let share = |bytes: u64| {
-            let records = info.records.max(1);
+            let records = info.records.saturating_sub(account.summary.tombstones.into()).max(1);
             (u128::from(bytes) * u128::from(info.live_records) / u128::from(records)) as u64
         };
         stats.segments += 1;

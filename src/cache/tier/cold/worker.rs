@@ -50,6 +50,8 @@ impl CompactionWorker {
         loop {
             match self.requests.recv_timeout(shared.config.maintenance_interval) {
                 Ok(TaskRequest::Run { task, reply }) => {
+                    // Dropped before `reply`: whoever learns of a panic by it finds the store closed.
+                    let _notice = PanicNotice(&shared.condition);
                     let result = self.run_task(shared, task, Trigger::Requested);
                     match reply {
                         // A caller that gave up waiting has no use for the answer.

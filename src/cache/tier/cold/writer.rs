@@ -160,6 +160,8 @@ impl<D: Disk> Writer<D> {
     }
 
     fn serve<C: Clock>(&mut self, shared: &Shared<D, C>, request: WriteRequest) {
+        // Dropped before the request's reply: whoever learns of a panic by it finds the store closed.
+        let _notice = PanicNotice(&shared.condition);
         match request {
             WriteRequest::Append { record, charge, ack } => {
                 self.append(shared, record, charge);
@@ -302,8 +304,10 @@ impl<D: Disk> Writer<D> {
             shared.in_flight.remove(id, record.meta.sequence);
             shared.budget.release(*charge, &self.waker);
         }
-        self.lost += records.len() as u64;
-        count(&shared.counters.writes_lost, records.len() as u64);
+        // The writer's own tombstones take no room in the queue, and nobody misses them.
+        let lost = records.iter().filter(|pending| pending.charge > 0).count() as u64;
+        self.lost += lost;
+        count(&shared.counters.writes_lost, lost);
     }
 
     fn note_failure<C: Clock>(&mut self, shared: &Shared<D, C>, error: &Error) {

@@ -32,20 +32,16 @@ pub(super) struct Expired {
 }
 
 impl CompactionSystem {
-    /// Takes a sealed segment's expired entries out; `None` if it cannot be read: the others go on.
+    /// Takes a sealed segment's expired entries out; `None` if it cannot be read: it is looked at again later.
     pub(super) fn expire_sealed<D: Disk, C: Clock>(
         &self,
         shared: &Shared<D, C>,
         account: &AccountView,
         now_ms: u64,
-    ) -> Option<Expired> {
-        let found = match rows_of(shared, account) {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::warn!(%error, "expired entries left for later");
-                shared.slab.set_next_expiry(account.slot, now_ms + UNREADABLE_RETRY_MS);
-                return None;
-            }
+    ) -> Result<Option<Expired>> {
+        let Some(found) = rows_of(shared, account)? else {
+            shared.slab.set_next_expiry(account.slot, now_ms + UNREADABLE_RETRY_MS);
+            return Ok(None);
         };
         let mut next_expiry_ms = u64::MAX;
         let (mut removed, mut bytes) = (0, 0);
@@ -62,7 +58,7 @@ impl CompactionSystem {
         }
         shared.slab.note_expired(account.slot, removed, bytes);
         shared.slab.set_next_expiry(account.slot, next_expiry_ms);
-        Some(Expired { removed, lost: found.lost })
+        Ok(Some(Expired { removed, lost: found.lost }))
     }
 
     pub(super) fn expire_active<D: Disk, C: Clock>(

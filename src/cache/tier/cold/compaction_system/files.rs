@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::cache::tier::cold::core::names;
+use crate::cache::tier::cold::core::recovery::is_damage;
 use crate::cache::tier::cold::core::segment::{ReadError, read_footer, scan_records};
 use crate::cache::tier::cold::core::slab::AccountView;
 use crate::cache::tier::cold::metadata_index::PARTITIONS;
@@ -21,24 +22,44 @@ pub(super) struct Rows {
     pub from_records: bool,
 }
 
-/// A sealed segment's rows.
-pub(super) fn rows_of<D: Disk, C: Clock>(shared: &Shared<D, C>, account: &AccountView) -> Result<Rows> {
+/// A sealed segment's rows; `None` if its file is gone or the medium does not give it back: one lost segment must not
+/// keep the tasks from the others.
+///
+/// # Errors
+/// When the operating system refuses.
+pub(super) fn rows_of<D: Disk, C: Clock>(
+    shared: &Shared<D, C>,
+    account: &AccountView,
+) -> Result<Option<Rows>> {
     let identity = &account.identity;
     let path = names::segment(&shared.config.dir, identity.segment_id);
-    let file = shared.disk.open_read(&path).map_err(|error| Error::io("open", &path, error))?;
+    let gone = |error: std::io::Error| {
+        if !is_damage(&error) {
+            return Err(Error::io("read", &path, error));
+        }
+        tracing::warn!(path = %path.display(), %error, "segment left out");
+        Ok(None)
+    };
+    let file = match shared.disk.open_read(&path) {
+        Ok(file) => file,
+        Err(error) => return gone(error),
+    };
     match read_footer(&file, identity) {
         Ok((summary, rows)) => {
-            return Ok(Rows { rows, records_end: summary.records_end, lost: false, from_records: false });
+            let records_end = summary.records_end;
+            return Ok(Some(Rows { rows, records_end, lost: false, from_records: false }));
         }
-        Err(ReadError::Io(error)) => return Err(Error::io("read", &path, error)),
+        Err(ReadError::Io(error)) => return gone(error),
         Err(ReadError::Damaged(problem)) => {
             tracing::warn!(path = %path.display(), %problem, "footer damaged; its records are read instead");
         }
     }
-    let scan = scan_records(&file, identity, shared.hash_seed, &shared.dictionaries)
-        .map_err(|error| Error::io("read", &path, error))?;
+    let scan = match scan_records(&file, identity, shared.hash_seed, &shared.dictionaries) {
+        Ok(scan) => scan,
+        Err(error) => return gone(error),
+    };
     let lost = (scan.rows.len() as u64) < u64::from(account.summary.records);
-    Ok(Rows { rows: scan.rows, records_end: scan.summary.records_end, lost, from_records: true })
+    Ok(Some(Rows { rows: scan.rows, records_end: scan.summary.records_end, lost, from_records: true }))
 }
 
 /// Removes every index entry that names one of these slots, whose segments are about to go.

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 
 use crate::cache::tier::cold::compression::compress;
 use crate::cache::tier::cold::core::names;
-use crate::cache::tier::cold::core::segment::{decode_record, place_of, read_footer, scan_records};
+use crate::cache::tier::cold::core::segment::{
+    ReadError, decode_record, place_of, read_footer, scan_records,
+};
 use crate::cache::tier::cold::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
 use crate::cache::tier::cold::serialization::edit::SegmentEntry;
 use crate::cache::tier::cold::serialization::footer::{FooterRow, encode_footer};
@@ -306,7 +308,10 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
         let shared = self.shared;
         let scan = scan_records(reader, &output.identity, shared.hash_seed, &shared.dictionaries)
             .map_err(|error| Error::io("read back", &output.path, error))?;
-        let footer = read_footer(reader, &output.identity);
+        let footer = match read_footer(reader, &output.identity) {
+            Err(ReadError::Io(error)) => return Err(Error::io("read back", &output.path, error)),
+            footer => footer,
+        };
         let whole = footer.is_ok_and(|(_, rows)| rows == output.rows) && scan.rows == output.rows;
         if whole {
             return Ok(());

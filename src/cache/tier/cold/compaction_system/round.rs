@@ -82,14 +82,7 @@ impl CompactionSystem {
         let mut listed = Vec::with_capacity(victims.len());
         for victim in victims {
             self.check_stop(shared)?;
-            let found = match rows_of(shared, &victim.account) {
-                Ok(found) => found,
-                // One unreadable segment must not keep the others from being compacted.
-                Err(error) => {
-                    tracing::warn!(%error, "segment left for later");
-                    continue;
-                }
-            };
+            let Some(found) = rows_of(shared, &victim.account)? else { continue };
             if found.lost && victim.account.summary.shadow_max > self.covered() {
                 // What is lost may have been a deletion that no snapshot knows of: the segment has to wait for one.
                 tracing::warn!(segment = victim.account.identity.segment_id, "damaged; left for later");
@@ -123,7 +116,7 @@ impl CompactionSystem {
         let covered = row.sequence <= self.covered();
         match shared.index.get(id) {
             Some(known) if known.location == from && known.is_shadow() && covered => {
-                // Every kept snapshot reflects it, so nothing older can come back.
+                // Every kept snapshot reflects it, so nothing older can come back (X1).
                 shared.index.replace_if(id, from, None);
             }
             Some(known) if known.location == from => {
@@ -154,7 +147,7 @@ impl CompactionSystem {
         }
         let id = EntryId::of(row.hash);
         let Some(known) = shared.index.get(id) else { return false };
-        if known.location != at || known.is_shadow() {
+        if known.location != at {
             return false;
         }
         // The clock that says so has to be durable before anything is dropped on its word (T2).
@@ -162,7 +155,7 @@ impl CompactionSystem {
         let gone = row.first || row.sequence <= self.covered();
         let shadow = IndexEntry { location: at, size: SizeClass::SHADOW };
         // The writer may have replaced it meanwhile: then the entry has been rewritten and stays.
-        shared.index.replace_if(id, at, (!gone).then_some(shadow))
+        shared.index.replace_if(id, at, (!gone).then_some(shadow)) && !known.is_shadow()
     }
 
     fn copy_survivors<D: Disk, C: Clock>(

@@ -13,7 +13,7 @@ use crate::cache::tier::cold::core::manifest::replace_file;
 use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::handle::{Lookup, lookup};
 use crate::cache::tier::cold::message::WriteRequest;
-use crate::cache::tier::cold::metadata_index::{EntryId, PARTITIONS};
+use crate::cache::tier::cold::metadata_index::PARTITIONS;
 use crate::cache::tier::cold::open::parameters_entry;
 use crate::cache::tier::cold::serialization::dictionary::{dictionary_id, encode_dictionary};
 use crate::cache::tier::cold::serialization::edit::{DictionaryEntry, Edit};
@@ -40,19 +40,18 @@ impl CompactionSystem {
         let mut samples = Vec::with_capacity(wanted);
         let mut bytes = 0;
         for number in order {
-            let mut ids: Vec<EntryId> = shared
-                .index
-                .partition(number)
-                .into_iter()
-                .filter(|(_, entry)| !entry.is_shadow())
-                .map(|(id, _)| id)
-                .collect();
-            fastrand::shuffle(&mut ids);
-            for id in ids.into_iter().take(SAMPLES_A_PARTITION) {
-                if samples.len() == wanted || bytes > SAMPLE_BYTES_MAX {
+            let mut entries = shared.index.partition(number);
+            entries.retain(|(_, entry)| !entry.is_shadow());
+            fastrand::shuffle(&mut entries);
+            for (id, entry) in entries.into_iter().take(SAMPLES_A_PARTITION) {
+                if samples.len() == wanted {
                     return Ok(samples);
                 }
                 self.check_stop(shared)?;
+                // The very large ones are left out once they have had their share.
+                if bytes + entry.size.bytes_estimate() as usize > SAMPLE_BYTES_MAX {
+                    continue;
+                }
                 if let Lookup::Found(meta, raw) = lookup(shared, id)? {
                     bytes += raw.len();
                     samples.push(Sample { raw, key_len: meta.key_len as usize });

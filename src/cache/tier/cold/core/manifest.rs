@@ -253,7 +253,13 @@ impl<D: Disk> Manifest<D> {
             // The first copy may have been written whole: it must not come into force at the next start.
             // Synced, because the kernel may have stored that copy already.
             let blank = vec![0; bytes.len() / 2];
-            let blanked = self.file.write_full_at(&blank, self.end).and_then(|()| self.file.sync());
+            let blanked = (|| {
+                if self.file.len()? <= self.end {
+                    return Ok(()); // Nothing of it was written.
+                }
+                self.file.write_full_at(&blank, self.end)?;
+                self.file.sync()
+            })();
             if let Err(blank_error) = blanked {
                 let error = format!("{error}; and it could not be taken back: {blank_error}");
                 return Err(Error::new(ErrorKind::ReadOnly, error));

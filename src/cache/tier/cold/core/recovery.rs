@@ -468,11 +468,11 @@ pub fn index_entry(slot: u32, rows: &[FooterRow], at: usize, records_end: u64) -
     IndexEntry { location: Location { slot, offset: rows[at].offset }, size }
 }
 
-/// Counts, segment by segment, the records that no index entry points at.
+/// Counts, segment by segment, the values that no index entry points at.
 fn settle_accounts<F>(index: &MetadataIndex, slab: &Slab<F>) {
     let mut live: HashMap<u32, (u64, u64)> = HashMap::new();
     for number in 0..PARTITIONS {
-        for (_, entry) in index.partition(number as u16) {
+        for (_, entry) in index.partition(number as u16).into_iter().filter(|(_, entry)| !entry.is_shadow()) {
             let (records, bytes) = live.entry(entry.location.slot).or_default();
             *records += 1;
             *bytes += entry.size.bytes_estimate();
@@ -480,7 +480,8 @@ fn settle_accounts<F>(index: &MetadataIndex, slab: &Slab<F>) {
     }
     for account in slab.accounts() {
         let (records, bytes) = live.get(&account.slot).copied().unwrap_or_default();
-        let dead = u64::from(account.summary.records).saturating_sub(records);
+        let values = account.summary.records.saturating_sub(account.summary.tombstones);
+        let dead = u64::from(values).saturating_sub(records);
         if dead > 0 {
             let dead_bytes = account.summary.record_bytes().saturating_sub(bytes);
             slab.note_dead_bytes(account.slot, dead, dead_bytes);

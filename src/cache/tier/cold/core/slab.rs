@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
-use crate::cache::tier::cold::metadata_index::{IndexEntry, SLOT_LIMIT};
+use crate::cache::tier::cold::metadata_index::{IndexEntry, SLOT_LIMIT, SizeClass};
 use crate::cache::tier::cold::serialization::segment::{SegmentIdentity, SegmentSummary};
 
 const CHUNK_SLOTS: usize = 1024;
@@ -49,7 +49,7 @@ pub struct AccountView {
     pub sealed: bool,
     /// What was written to it.
     pub summary: SegmentSummary,
-    /// Records overwritten or deleted since.
+    /// Values overwritten or deleted since.
     pub dead_records: u64,
     /// Their bytes, estimated.
     pub dead_bytes: u64,
@@ -62,17 +62,19 @@ pub struct AccountView {
 }
 
 impl AccountView {
-    /// Records neither dead nor expired.
+    /// Values neither dead nor expired.
     pub fn live_records(&self) -> u64 {
-        u64::from(self.summary.records).saturating_sub(self.dead_records + self.expired_records)
+        let gone = u64::from(self.summary.tombstones) + self.dead_records + self.expired_records;
+        u64::from(self.summary.records).saturating_sub(gone)
     }
 
-    /// Bytes that a compaction would give back, at most all of the records.
+    /// Bytes that a compaction would give back once every shadow is covered, at most all of the records.
     pub fn reclaimable_bytes(&self) -> u64 {
         if self.live_records() == 0 {
             return self.summary.record_bytes();
         }
-        (self.dead_bytes + self.expired_bytes).min(self.summary.record_bytes())
+        let tombstones = u64::from(self.summary.tombstones) * SizeClass::SHADOW.bytes_estimate();
+        (self.dead_bytes + self.expired_bytes + tombstones).min(self.summary.record_bytes())
     }
 
     /// Bytes of records neither dead nor expired, estimated.
@@ -186,8 +188,12 @@ impl<F> Slab<F> {
         Some(self.slot(slot)?.segment.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes note that nothing points at this record any more.
+    /// Takes note that nothing points at this record any more. Shadows do not count: tombstones never lived, and what
+    /// has expired was counted then.
     pub fn note_dead(&self, entry: IndexEntry) {
+        if entry.is_shadow() {
+            return;
+        }
         if let Some(place) = self.slot(entry.location.slot) {
             place.account.dead_records.fetch_add(1, Ordering::Relaxed);
             place.account.dead_bytes.fetch_add(entry.size.bytes_estimate(), Ordering::Relaxed);
