@@ -182,7 +182,7 @@ impl<'a> Script<'a> {
         self.mark(MarkKind::Started);
     }
 
-    /// After a write that was accepted.
+    /// After a write that was accepted. It need not have come to the disk: a removal of what is not there does not.
     fn accepted(&self) {
         if self.plan.durability == Durability::Always {
             self.mark(MarkKind::Durable);
@@ -229,7 +229,7 @@ impl<'a> Script<'a> {
     fn flush(&mut self) -> Result<(), Fault> {
         self.begin();
         self.cold.flush().map_err(|error| Fault::failed("flush", error))?;
-        self.mark(MarkKind::Durable);
+        self.mark(MarkKind::DurableWithClock);
         Ok(())
     }
 
@@ -287,7 +287,7 @@ impl<'a> Script<'a> {
         self.begin();
         let Self { cold, plan, dir, log, events, op, now_ms, opened, history } = self;
         cold.close().map_err(|error| Fault::failed("close", error))?;
-        mark(&log, MarkKind::Durable, op, now_ms);
+        mark(&log, MarkKind::DurableWithClock, op, now_ms);
         let opened = opened + 1;
         let cold = open_store(plan, dir, &log, opened, now_ms)?;
         let script = Self { cold, plan, dir, log, events, op, now_ms, opened, history };
@@ -298,7 +298,7 @@ impl<'a> Script<'a> {
     fn close(mut self) -> Result<Trace, Fault> {
         self.begin();
         self.cold.close().map_err(|error| Fault::failed("close", error))?;
-        mark(&self.log, MarkKind::Durable, self.op, self.now_ms);
+        mark(&self.log, MarkKind::DurableWithClock, self.op, self.now_ms);
         drop(self.log);
         Ok(Trace { events: self.events.iter().collect(), history: self.history })
     }

@@ -1,5 +1,6 @@
 //! Crash states: laid out as files, recovered, judged, put to work again.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
@@ -38,7 +39,8 @@ impl Standing {
                 MarkKind::Started => self.ceiling = mark.op,
                 MarkKind::HandedOver if crash == Crash::Kill => self.floor = mark.op,
                 MarkKind::HandedOver => {}
-                MarkKind::Durable => (self.floor, self.floor_now_ms) = (mark.op, mark.now_ms),
+                MarkKind::Durable => self.floor = mark.op,
+                MarkKind::DurableWithClock => (self.floor, self.floor_now_ms) = (mark.op, mark.now_ms),
             }
         }
         self
@@ -163,13 +165,14 @@ pub fn enumerate(
     report: impl Fn(Report),
 ) {
     let mut rng = Rng::with_seed(plan.seed ^ 0x5eed);
+    let prefixes = Prefixes::of(&trace.events);
     let mut points = Vec::new();
     for (kind, count) in [
         (Kind::PowerCut, share.power_cuts),
         (Kind::Kill, share.kills),
         (Kind::Pair, share.pairs / CUTS_OF_A_PAIR),
     ] {
-        points.extend((0..count).map(|_| (choose_prefix(&trace.events, &mut rng), kind)));
+        points.extend((0..count).map(|_| (prefixes.choose(&mut rng), kind)));
     }
     points.sort_by_key(|(prefix, _)| *prefix);
 
@@ -229,10 +232,11 @@ pub fn enumerate(
             Crash::Kill => killed,
         };
         let opened = second.events.iter().skip(1).position(|event| matches!(event, Event::Mark(_)));
+        let opening = opened.map_or(0, |at| at + 1);
+        let (while_opening, later) = (Prefixes::of(&second.events[..opening]), Prefixes::of(&second.events));
         for nth in 0..CUTS_OF_A_PAIR {
             // Half of them while the store was being opened.
-            let end = if nth % 2 == 0 { opened.map_or(0, |at| at + 1) } else { second.events.len() };
-            let cut = rng.usize(..=end);
+            let cut = if nth % 2 == 0 { while_opening.choose(&mut rng) } else { later.choose(&mut rng) };
             let crash_again = if rng.u32(..4) == 0 { Crash::Kill } else { Crash::PowerCut };
             let mut fs = base.clone();
             for event in &second.events[..cut] {
@@ -253,15 +257,53 @@ pub fn enumerate(
     }
 }
 
-/// A prefix of the log: half of them anywhere, half of them next to a name change or a sync.
-fn choose_prefix(events: &[Event], rng: &mut Rng) -> usize {
-    let anywhere = rng.usize(..=events.len());
-    if rng.bool() {
-        return anywhere;
+/// Where the log may be cut: at each kind of event, as often for a rare kind as for a common one.
+struct Prefixes {
+    count: usize,
+    /// Of each kind (what was done to which sort of file), the events before which the log can be cut.
+    kinds: Vec<Vec<usize>>,
+}
+
+impl Prefixes {
+    fn of(events: &[Event]) -> Self {
+        let mut names: BTreeMap<u64, String> = BTreeMap::new();
+        let mut unsynced: BTreeMap<u64, u32> = BTreeMap::new();
+        let mut kinds: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        let sort = |name: &str| name.chars().take_while(|c| c.is_alphabetic()).collect::<String>();
+        for (at, event) in events.iter().enumerate() {
+            let kind = match event {
+                Event::Create { handle, name } | Event::Open { handle, name } => {
+                    names.insert(*handle, sort(name));
+                    let is_new = matches!(event, Event::Create { .. });
+                    if is_new { format!("create {}", sort(name)) } else { continue }
+                }
+                Event::Write { handle, .. } => {
+                    *unsynced.entry(*handle).or_default() += 1;
+                    format!("write {}", names[handle])
+                }
+                // A sync that several writes wait for is another thing than one for a single write, or none.
+                Event::Sync { handle } => {
+                    format!("sync {} {}", names[handle], unsynced.remove(handle).unwrap_or(0).min(3))
+                }
+                Event::Rename { to, .. } => format!("rename {}", sort(to)),
+                Event::Remove { name } => format!("remove {}", sort(name)),
+                Event::CreateDir | Event::SyncDir | Event::SyncParent => format!("{event:?}"),
+                Event::Mark(_) => continue,
+            };
+            kinds.entry(kind).or_default().push(at);
+        }
+        Self { count: events.len(), kinds: kinds.into_values().collect() }
     }
-    let is_edge = |event: &Event| !matches!(event, Event::Write { .. } | Event::Open { .. } | Event::Mark(_));
-    let edge = events[anywhere..].iter().position(is_edge).map_or(anywhere, |distance| anywhere + distance);
-    (edge + rng.usize(..=2)).min(events.len())
+
+    /// One in four anywhere; the others before or just behind an event of some kind.
+    fn choose(&self, rng: &mut Rng) -> usize {
+        if self.kinds.is_empty() || rng.u32(..4) == 0 {
+            return rng.usize(..=self.count);
+        }
+        let kind = &self.kinds[rng.usize(..self.kinds.len())];
+        let event = kind[rng.usize(..kind.len())];
+        (event + usize::from(rng.u32(..3) == 0)).min(self.count)
+    }
 }
 
 /// The file system at a kill between two system calls, or in the middle of a write.

@@ -190,6 +190,6 @@ fn a_kill_after_the_hand_over_loses_nothing_in_any_number_of_segments() {
     expect_exactly(&cold, &model, "after a kill");
     assert_eq!(cold.stats().recovery.torn_bytes, 0);
     cold.abandon();
-    let cold = crate::stores::open_on(config(dir.path()), larder::OsDisk);
+    let cold = crate::stores::open_on(config(dir.path()), OsDisk);
     expect_exactly(&cold, &model, "after another one");
 }

@@ -53,6 +53,8 @@ pub enum MarkKind {
     HandedOver,
     /// Every operation up to this one was acknowledged as durable: nothing may undo it.
     Durable,
+    /// The same, and the time too: the store's clock does not fall behind it.
+    DurableWithClock,
 }
 
 /// The real disk, with a log.
