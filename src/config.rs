@@ -40,7 +40,7 @@ impl CacheConfig {
 #[non_exhaustive]
 pub enum Durability {
     /// Never by itself. A process kill loses only what was still queued; a power cut may lose everything written
-    /// since the last `flush`, seal or maintenance commit.
+    /// since the last `flush` or maintenance commit.
     Never,
     /// At most this long after the write was accepted (default 1 s; 1 ms to 1 h). A power cut loses at most that.
     Interval(Duration),

@@ -32,6 +32,7 @@ use super::report::{CleanupReport, CompactionReport, RebuildReport, TuningReport
 use super::serialization::edit::{DictionaryEntry, Edit, ManifestState, ParametersEntry, SnapshotEntry};
 use super::shared::{Shared, count};
 use crate::clock::Clock;
+use crate::config::Compression;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Disk;
 
@@ -74,6 +75,18 @@ impl CompactionSystem {
         self.snapshots.iter().map(|snapshot| snapshot.covers).min().unwrap_or(0)
     }
 
+    /// What the policy looks at besides the accounts.
+    pub(super) fn circumstances<D: Disk, C: Clock>(&self, shared: &Shared<D, C>) -> Circumstances {
+        // A codec fixed by the configuration was not chosen for the data: nothing is stored anew for its sake.
+        let is_tuned = shared.config.compression == Compression::Tuned;
+        Circumstances {
+            segment_bytes: shared.config.segment_bytes,
+            now_ms: shared.clock.now_ms(),
+            expected_ratio: self.parameters.expected_ratio.into(),
+            parameters_since: if is_tuned { self.parameters.since_file_id } else { 0 },
+        }
+    }
+
     /// Rewrites segments that hold dead, expired or outdated bytes, round by round; each round is committed on its own.
     ///
     /// # Errors
@@ -88,12 +101,7 @@ impl CompactionSystem {
             // Garbage in the active segment counts too.
             self.ask(|reply| WriteRequest::Seal { reply })?;
         }
-        let circumstances = Circumstances {
-            segment_bytes: shared.config.segment_bytes,
-            now_ms: shared.clock.now_ms(),
-            expected_ratio: self.parameters.expected_ratio.into(),
-            parameters_since: self.parameters.since_file_id,
-        };
+        let circumstances = self.circumstances(shared);
         let rounds = choose_victims(&shared.slab.accounts(), trigger, &circumstances);
         shared.state.advance(0.1);
         let total: u64 = rounds.iter().flatten().map(victim_bytes).sum();

@@ -11,7 +11,7 @@ use super::report::CompressionChoice;
 use super::serialization::edit::SegmentEntry;
 use super::view::{SegmentInfo, add_accounts, compression_choice, segment_infos};
 use crate::cache::stats::ColdStats;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::io::{Disk, DiskFile, OsDisk};
 
 /// What a store holds, as recovery would find it.
@@ -168,11 +168,6 @@ fn look(disk: &OsDisk, dir: &Path) -> Result<(std::fs::File, LoadedManifest, Rec
     }
     let lock = take_lock(disk, dir)?;
     let loaded = load(disk, dir)?.ok_or_else(nothing)?;
-    let found = recover(disk, dir, &loaded.state, loaded.broken || loaded.state.damaged).map_err(
-        |error| match error.kind() {
-            ErrorKind::Closed => nothing(),
-            _ => error,
-        },
-    )?;
+    let found = recover(disk, dir, &loaded.state, loaded.broken || loaded.state.damaged)?;
     Ok((lock, loaded, found))
 }

@@ -6,7 +6,7 @@ use crossbeam_channel::{Sender, unbounded};
 
 use super::compression::{CodecId, CompressionParameters};
 use super::core::manifest::{LoadedManifest, load};
-use super::core::names::{self, FileKind};
+use super::core::names;
 use super::core::recovery::{Recovered, recover};
 use super::core::storage::ColdTierStorage;
 use super::crew::Crew;
@@ -73,7 +73,7 @@ pub(super) fn open<D: Disk, C: Clock>(config: ColdTierConfig, disk: D, clock: C)
         slab: recovered.slab,
         dictionaries: recovered.dictionaries,
         parameters: AtomicU32::new(parameters.to_bits()),
-        next_file_id: AtomicU64::new(state.next_file_id.max(recovered_file_ids(&recovered.orphans))),
+        next_file_id: AtomicU64::new(recovered.next_file_id),
         processed_sequence: AtomicU64::new(recovered.next_sequence - 1),
         budget,
         state: CompactionState::default(),
@@ -134,20 +134,12 @@ fn create<D: Disk, C: Clock>(disk: &D, config: &ColdTierConfig, clock: &C) -> Re
         number: 1,
         highest_number: 1,
         end: 0,
+        state_end: 0,
         clean: true,
         broken: false,
         warnings: Vec::new(),
     };
     Ok((storage, loaded, recovered))
-}
-
-/// Numbers above those of files that could not be deleted.
-fn recovered_file_ids(orphans: &[String]) -> u64 {
-    let id = |name: &String| match names::kind_of(name.strip_suffix(".tmp").unwrap_or(name)) {
-        FileKind::Segment(id) | FileKind::Snapshot(id) => id + 1,
-        _ => 0,
-    };
-    orphans.iter().map(id).max().unwrap_or(0)
 }
 
 /// A fixed codec overrides what tuning chose; a dictionary that was lost is not used.

@@ -94,6 +94,10 @@ impl CompactionState {
     }
 
     pub(super) fn should_stop(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed) || self.closing.load(Ordering::Relaxed)
+        self.cancelled.load(Ordering::Relaxed) || self.is_closing()
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 }

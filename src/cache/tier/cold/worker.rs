@@ -13,6 +13,8 @@ use super::message::{TaskRequest, WriteRequest};
 use super::report::{CompactionTask, TaskReport};
 use super::serialization::edit::ManifestState;
 use super::shared::{PanicNotice, Shared};
+use super::view::add_accounts;
+use crate::cache::stats::ColdStats;
 use crate::clock::Clock;
 use crate::config::{Compression, Maintenance};
 use crate::error::{ErrorKind, Result};
@@ -115,7 +117,7 @@ impl CompactionWorker {
         if shared.config.maintenance == Maintenance::Manual {
             return;
         }
-        while self.requests.is_empty() && !shared.state.should_stop() {
+        while self.requests.is_empty() && !shared.state.is_closing() {
             let Some(due) = self.due(shared) else { return };
             let trigger = Trigger::Automatic { dead_ratio_max: shared.config.dead_ratio_max };
             let task = match due {
@@ -126,7 +128,8 @@ impl CompactionWorker {
             };
             let result = self.run_task(shared, task, trigger);
             if due == Due::Compaction {
-                self.stuck_ratio = reclaimable_ratio(&shared.slab.accounts());
+                let circumstances = self.system.circumstances(shared);
+                self.stuck_ratio = reclaimable_ratio(&shared.slab.accounts(), &circumstances);
             }
             if let Err(error) = result {
                 log_failure(task, Some(error));
@@ -138,16 +141,18 @@ impl CompactionWorker {
 
     fn due<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Option<Due> {
         let accounts = shared.slab.accounts();
-        let ratio = reclaimable_ratio(&accounts);
+        let circumstances = self.system.circumstances(shared);
+        let ratio = reclaimable_ratio(&accounts, &circumstances);
         self.stuck_ratio = self.stuck_ratio.min(ratio);
+        let mut stats = ColdStats::default();
+        add_accounts(&mut stats, &accounts);
         let inserted = shared.counters.raw_bytes_inserted.load(Ordering::Relaxed);
         let sequence = shared.processed_sequence.load(Ordering::SeqCst);
         let pulse = Pulse {
-            now_ms: shared.clock.now_ms(),
-            segment_bytes: shared.config.segment_bytes,
+            circumstances,
             entries: shared.index.len(),
             raw_bytes_since_tuning: inserted - self.tuned_at_bytes,
-            live_raw_bytes: accounts.iter().map(|account| account.summary.raw_bytes).sum(),
+            live_raw_bytes: stats.live_raw_bytes,
             records_since_snapshot: sequence.saturating_sub(self.saved_at_sequence),
             snapshot_bytes: shared.counters.snapshot_bytes.load(Ordering::Relaxed),
             stuck_ratio: self.stuck_ratio,

@@ -47,12 +47,27 @@ pub(in crate::cache::tier::cold) struct Circumstances {
     pub parameters_since: u64,
 }
 
-/// Share of the sealed segments' record bytes that a compaction would give back.
-pub(in crate::cache::tier::cold) fn reclaimable_ratio(accounts: &[AccountView]) -> f64 {
+/// Share of the sealed segments' record bytes that a compaction would give back, what storing live records anew would
+/// save included.
+pub(in crate::cache::tier::cold) fn reclaimable_ratio(
+    accounts: &[AccountView],
+    circumstances: &Circumstances,
+) -> f64 {
     let sealed = || accounts.iter().filter(|account| account.sealed);
     let bytes: u64 = sealed().map(|account| account.summary.record_bytes()).sum();
-    let reclaimable: u64 = sealed().map(AccountView::reclaimable_bytes).sum();
-    reclaimable as f64 / bytes.max(1) as f64
+    let reclaimable = |account: &AccountView| {
+        let saved = if wants_recompression(account, circumstances) {
+            account.live_bytes() as f64 * (1.0 - ratio_of(account) / circumstances.expected_ratio)
+        } else {
+            0.0
+        };
+        account.reclaimable_bytes() as f64 + saved
+    };
+    sealed().map(reclaimable).sum::<f64>() / bytes.max(1) as f64
+}
+
+fn ratio_of(account: &AccountView) -> f64 {
+    account.summary.raw_bytes as f64 / account.summary.payload_bytes.max(1) as f64
 }
 
 /// The segments to compact, in rounds that are committed one by one, most rewarding first.
@@ -102,8 +117,7 @@ fn wants_recompression(account: &AccountView, circumstances: &Circumstances) -> 
     if account.identity.segment_id >= circumstances.parameters_since || summary.payload_bytes == 0 {
         return false;
     }
-    let ratio = summary.raw_bytes as f64 / summary.payload_bytes as f64;
-    circumstances.expected_ratio > ratio * RECOMPRESSION_GAIN
+    circumstances.expected_ratio > ratio_of(account) * RECOMPRESSION_GAIN
 }
 
 fn into_rounds(victims: Vec<Victim>, round_bytes: u64) -> Vec<Vec<Victim>> {
@@ -132,9 +146,7 @@ fn into_rounds(victims: Vec<Victim>, round_bytes: u64) -> Vec<Vec<Victim>> {
 /// What automatic maintenance looks at.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cache::tier::cold) struct Pulse {
-    pub now_ms: u64,
-    /// `ColdTierConfig::segment_bytes`.
-    pub segment_bytes: u64,
+    pub circumstances: Circumstances,
     /// Entries in the index.
     pub entries: u64,
     /// Raw bytes inserted since the last tuning.
@@ -175,14 +187,15 @@ pub(in crate::cache::tier::cold) fn choose_task(
     retune_ratio: f64,
     tuned: bool,
 ) -> Option<Due> {
-    if accounts.iter().any(|account| account.next_expiry_ms <= pulse.now_ms) {
+    if accounts.iter().any(|account| account.next_expiry_ms <= pulse.circumstances.now_ms) {
         return Some(Due::Expiry);
     }
-    let ratio = reclaimable_ratio(accounts);
+    let ratio = reclaimable_ratio(accounts, &pulse.circumstances);
     if ratio > dead_ratio_max && ratio > pulse.stuck_ratio + 0.01 {
         return Some(Due::Compaction);
     }
-    let small = accounts.iter().filter(|account| is_small(account, pulse.segment_bytes)).count();
+    let small =
+        accounts.iter().filter(|account| is_small(account, pulse.circumstances.segment_bytes)).count();
     if small >= SMALL_SEGMENTS_DUE {
         return Some(Due::Compaction);
     }

@@ -99,15 +99,21 @@ impl CompactionSystem {
         let chosen = analysis.chosen().clone();
         let fixed = matches!(shared.config.compression, Compression::Fixed(_));
         let mut reason = decision.reason;
-        let mut changed = decision.changed && !fixed;
-        if changed {
-            changed =
-                self.use_choice(shared, &chosen.candidate.choice.codec, chosen.dictionary, &analysis)?;
-        } else if fixed {
+        let mut after = None;
+        if fixed {
             reason = format!("the configuration fixes {previous}; measured only. {reason}");
+        } else if decision.changed {
+            let codec = chosen.candidate.choice.codec;
+            after = self.parameters_for(shared, codec, chosen.dictionary, &analysis)?;
         }
+        let changed = after.is_some();
         if changed || (!fixed && self.parameters.expected_ratio == 0.0) {
-            self.save_parameters(shared, chosen.candidate.ratio as f32, changed)?;
+            let after = after.unwrap_or(before);
+            self.save_parameters(shared, after, chosen.candidate.ratio as f32, changed)?;
+            if let (DictionarySource::Current, Codec::Zstd(level)) = (chosen.dictionary, after.codec) {
+                shared.dictionaries.set_level(after.dictionary, level);
+            }
+            shared.parameters.store(after.to_bits(), Ordering::Release);
         }
         Ok(TuningReport {
             sampled_entries: analysis.sampled_entries as u64,
@@ -123,37 +129,31 @@ impl CompactionSystem {
         })
     }
 
-    /// Switches to a codec and a dictionary; false if there was no slot left for a new dictionary.
-    fn use_choice<D: Disk, C: Clock>(
+    /// The parameters of a choice, its dictionary ready for use; `None` if there is no slot left for a new one.
+    fn parameters_for<D: Disk, C: Clock>(
         &mut self,
         shared: &Shared<D, C>,
-        codec: &Codec,
+        codec: Codec,
         source: DictionarySource,
         analysis: &Analysis,
-    ) -> Result<bool> {
+    ) -> Result<Option<CompressionParameters>> {
         let level = match codec {
-            Codec::Zstd(level) => *level,
+            Codec::Zstd(level) => level,
             Codec::None | Codec::Lz4 => 0,
         };
         let dictionary = match source {
             DictionarySource::None => 0,
-            DictionarySource::Current => {
-                let slot = shared.parameters().dictionary;
-                shared.dictionaries.set_level(slot, level);
-                slot
-            }
+            DictionarySource::Current => shared.parameters().dictionary,
             DictionarySource::Trained(at) => {
                 let Some(slot) = shared.dictionaries.free_slot() else {
                     tracing::warn!("255 dictionaries are in use; no new one until compaction has freed one");
-                    return Ok(false);
+                    return Ok(None);
                 };
                 self.add_dictionary(shared, slot, &analysis.trained[at], level)?;
                 slot
             }
         };
-        let parameters = CompressionParameters { codec: *codec, dictionary };
-        shared.parameters.store(parameters.to_bits(), Ordering::Release);
-        Ok(true)
+        Ok(Some(CompressionParameters { codec, dictionary }))
     }
 
     /// Makes a dictionary durable, then known, then usable: no record names it before.
@@ -180,12 +180,13 @@ impl CompactionSystem {
     fn save_parameters<D: Disk, C: Clock>(
         &mut self,
         shared: &Shared<D, C>,
+        parameters: CompressionParameters,
         expected_ratio: f32,
         changed: bool,
     ) -> Result<()> {
         let since =
             if changed { shared.next_file_id.load(Ordering::SeqCst) } else { self.parameters.since_file_id };
-        let entry = parameters_entry(shared.parameters(), expected_ratio, since);
+        let entry = parameters_entry(parameters, expected_ratio, since);
         self.commit(Edit::SetParameters(entry))?;
         self.parameters = entry;
         Ok(())

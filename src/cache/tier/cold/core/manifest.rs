@@ -31,6 +31,8 @@ pub struct LoadedManifest {
     pub highest_number: u64,
     /// Where the next edit goes.
     pub end: u64,
+    /// Where its first edit ends.
+    pub state_end: u64,
     /// Nothing torn, nothing damaged: appending may go on.
     pub clean: bool,
     /// Edits are missing in the middle: nothing may be deleted on this manifest's word.
@@ -169,6 +171,7 @@ fn load_number<D: Disk>(disk: &D, dir: &Path, number: u64) -> Result<LoadedManif
         number,
         highest_number: number,
         end: log.end as u64,
+        state_end: log.state_end as u64,
         clean: log.repaired == 0 && log.end == bytes.len() && check_manifest_header(&bytes).is_ok(),
         broken: log.broken,
         warnings,
@@ -184,6 +187,8 @@ pub struct Manifest<D: Disk> {
     end: u64,
     start_bytes: u64,
     dirty: bool,
+    /// Number of the last edit that is durable; 0 until the first sync.
+    synced: u64,
     state: ManifestState,
 }
 
@@ -207,12 +212,13 @@ impl<D: Disk> Manifest<D> {
         }
         let file = disk.create(&path).map_err(|error| Error::io("create", &path, error))?;
         let mut bytes = manifest_header();
-        bytes.extend_from_slice(&encode_edit(state.edit, &Edit::State(Box::new(state.clone()))));
+        bytes.extend_from_slice(&encode_edit(state.edit, state.edit, &Edit::State(Box::new(state.clone()))));
         file.write_full_at(&bytes, 0).map_err(|error| Error::io("write", &path, error))?;
         file.sync().map_err(|error| Error::io("sync", &path, error))?;
         disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
         let end = bytes.len() as u64;
-        Ok(Self { dir: dir.into(), path, number, file, end, start_bytes: end, dirty: false, state })
+        let synced = state.edit;
+        Ok(Self { dir: dir.into(), path, number, file, end, start_bytes: end, dirty: false, synced, state })
     }
 
     /// Goes on with a manifest that was read whole.
@@ -225,8 +231,9 @@ impl<D: Disk> Manifest<D> {
             number: loaded.number,
             file,
             end: loaded.end,
-            start_bytes: loaded.end,
+            start_bytes: loaded.state_end,
             dirty: false,
+            synced: 0,
             state: loaded.state.clone(),
         })
     }
@@ -247,7 +254,7 @@ impl<D: Disk> Manifest<D> {
     /// When it cannot be written; then it does not count, and the next edit takes its place.
     pub fn append(&mut self, edit: &Edit) -> Result<u64> {
         let number = self.state.edit + 1;
-        let bytes = encode_edit(number, edit);
+        let bytes = encode_edit(number, self.synced, edit);
         if let Err(error) = self.file.write_full_at(&bytes, self.end) {
             let error = Error::io("append to", &self.path, error);
             // The first copy may have been written whole: it must not come into force at the next start.
@@ -288,6 +295,7 @@ impl<D: Disk> Manifest<D> {
             )
         })?;
         self.dirty = false;
+        self.synced = self.state.edit;
         Ok(())
     }
 

@@ -61,6 +61,8 @@ pub struct Recovered<D: Disk> {
     pub orphans: Vec<String>,
     /// Lowest sequence number above everything seen.
     pub next_sequence: u64,
+    /// Lowest segment and snapshot number that no file has, orphans included.
+    pub next_file_id: u64,
     /// W, raised by what is missing or damaged.
     pub watermark: u64,
     /// Figures.
@@ -399,6 +401,7 @@ impl<D: Disk> Recovery<'_, D> {
     fn finish(mut self) -> Result<Recovered<D>> {
         let manifest = self.manifest;
         let orphans = self.find_orphans()?;
+        let next_file_id = orphans.iter().map(|name| file_id(name) + 1).fold(manifest.next_file_id, u64::max);
         let mut next_sequence = manifest.next_sequence.max(self.watermark + 1);
         for snapshot in &manifest.snapshots {
             next_sequence = next_sequence.max(snapshot.covers + 1);
@@ -422,6 +425,7 @@ impl<D: Disk> Recovery<'_, D> {
             dictionaries_to_mend: self.dictionaries_to_mend,
             orphans,
             next_sequence,
+            next_file_id,
             watermark: self.watermark,
             stats: self.stats,
             warnings: self.warnings,
@@ -443,6 +447,14 @@ impl<D: Disk> Recovery<'_, D> {
             FileKind::Manifest(_) | FileKind::Fixed | FileKind::Foreign => false,
         };
         Ok(names.into_iter().filter(is_orphan).collect())
+    }
+}
+
+/// The number in a file's name; 0 if it has none.
+fn file_id(name: &str) -> u64 {
+    match names::kind_of(name.strip_suffix(".tmp").unwrap_or(name)) {
+        FileKind::Segment(id) | FileKind::Snapshot(id) => id,
+        _ => 0,
     }
 }
 

@@ -76,12 +76,12 @@ impl<D: Disk> ColdTierStorage<D> {
         // Nothing that was read is known to be durable: the last process may have died before it synced (W1). Names
         // first: no edit may survive that names a file which does not.
         disk.sync_dir(&storage.dir).map_err(|error| sync_failed(&storage.dir, error))?;
+        storage.manifest.sync_anew()?;
         match storage.put_in_order(disk, loaded, found) {
             // What is not sealed is found by reading its records, now as at the next start.
             Err(error) if error.is_full() => tracing::warn!(%error, "the disk is full; opened as it is"),
             outcome => outcome?,
         }
-        storage.manifest.sync_anew()?;
         Ok(storage)
     }
 

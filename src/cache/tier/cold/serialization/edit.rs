@@ -1,7 +1,8 @@
 //! The manifest: a log of edits. Its first edit is the whole state; the others change it.
 //!
-//! Each edit is framed as `length, checksum, number, payload` and written twice in a row, each copy in blocks of its own:
-//! a damaged block costs a copy, not the store's memory of what it owns. Numbers go up by one, so a missing edit shows.
+//! Each edit is framed as `length, checksum, number, synced, payload` and written twice in a row, each copy in blocks of its own:
+//! a damaged block costs a copy, not the store's memory of what it owns. Numbers go up by one, so a missing edit shows;
+//! `synced` is the last edit known to be durable then, which tells one lost to damage from one that a power cut took.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use super::segment::{LogKind, SegmentIdentity, SegmentSummary};
 use super::{FormatError, Result, decode, encode, seal_block};
 
 const MAGIC: &[u8; 8] = b"LARDMAN1";
-const FRAME_HEADER_BYTES: usize = 16;
+const FRAME_HEADER_BYTES: usize = 24;
 
 /// Unit in which file systems and disks lose data. The header takes one, and each copy of an edit whole ones.
 pub const BLOCK_BYTES: usize = 4096;
@@ -261,21 +262,25 @@ impl ManifestState {
 
 /// The bytes of an edit in the manifest: both copies, each filled up to whole blocks, so that no block of the disk holds
 /// a part of both.
-pub fn encode_edit(number: u64, edit: &Edit) -> Vec<u8> {
+///
+/// `synced` is the number of the last edit that a sync has made durable.
+pub fn encode_edit(number: u64, synced: u64, edit: &Edit) -> Vec<u8> {
     let payload = encode(edit);
     let mut frame =
         Vec::with_capacity(2 * (FRAME_HEADER_BYTES + payload.len()).next_multiple_of(BLOCK_BYTES));
     frame.extend_from_slice(&u32::try_from(payload.len()).expect("an edit is small").to_le_bytes());
-    frame.extend_from_slice(&frame_check(number, &payload).to_le_bytes());
+    frame.extend_from_slice(&frame_check(number, synced, &payload).to_le_bytes());
     frame.extend_from_slice(&number.to_le_bytes());
+    frame.extend_from_slice(&synced.to_le_bytes());
     frame.extend_from_slice(&payload);
     frame.resize(frame.len().next_multiple_of(BLOCK_BYTES), 0);
     frame.extend_from_within(..);
     frame
 }
 
-fn frame_check(number: u64, payload: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&number.to_le_bytes()), payload)
+fn frame_check(number: u64, synced: u64, payload: &[u8]) -> u32 {
+    let numbers = crc32c::crc32c_append(crc32c::crc32c(&number.to_le_bytes()), &synced.to_le_bytes());
+    crc32c::crc32c_append(numbers, payload)
 }
 
 /// What reading a manifest's edits found.
@@ -287,7 +292,9 @@ pub struct EditLog {
     pub end: usize,
     /// Damaged places that were followed by whole edits.
     pub repaired: u64,
-    /// Edits are missing before others that are whole: damage, not a torn end.
+    /// Where the first edit, the whole state, ends.
+    pub state_end: usize,
+    /// An edit that was durable is missing: damage, not a torn end.
     pub broken: bool,
 }
 
@@ -298,13 +305,15 @@ pub fn decode_edits(file: &[u8]) -> EditLog {
     let mut last: Option<u64> = None;
     let mut at = BLOCK_BYTES;
     while at < file.len() {
-        let Some((number, edit, len)) = decode_frame(&file[at..]) else {
+        let Some(Frame { number, synced, edit, len }) = decode_frame(&file[at..]) else {
             at += BLOCK_BYTES;
             continue;
         };
         if last.is_some_and(|last| number > last + 1) {
-            log.broken = true;
-            break;
+            // Not taken, whatever the reason. A power cut may have kept a later one of several unsynced edits.
+            log.broken |= last.is_some_and(|last| synced > last);
+            at += len;
+            continue;
         }
         log.repaired += u64::from(at != log.end);
         if last.is_none_or(|last| number > last) {
@@ -313,18 +322,30 @@ pub fn decode_edits(file: &[u8]) -> EditLog {
         }
         at += len;
         log.end = at;
+        if log.edits.len() == 1 {
+            log.state_end = at;
+        }
     }
     log
 }
 
-fn decode_frame(bytes: &[u8]) -> Option<(u64, Edit, usize)> {
+struct Frame {
+    number: u64,
+    synced: u64,
+    edit: Edit,
+    len: usize,
+}
+
+fn decode_frame(bytes: &[u8]) -> Option<Frame> {
     let header = bytes.first_chunk::<FRAME_HEADER_BYTES>()?;
     let word = |at: usize| u32::from_le_bytes(*header[at..].first_chunk().expect("inside the frame header"));
-    let number = u64::from_le_bytes(*header[8..].first_chunk().expect("inside the frame header"));
+    let long = |at: usize| u64::from_le_bytes(*header[at..].first_chunk().expect("inside the frame header"));
+    let (number, synced) = (long(8), long(16));
     let len = FRAME_HEADER_BYTES.checked_add(word(0) as usize)?;
     let payload = bytes.get(FRAME_HEADER_BYTES..len)?;
-    if frame_check(number, payload) != word(4) {
+    if frame_check(number, synced, payload) != word(4) {
         return None;
     }
-    decode(payload).ok().map(|edit| (number, edit, len.next_multiple_of(BLOCK_BYTES)))
+    let edit = decode(payload).ok()?;
+    Some(Frame { number, synced, edit, len: len.next_multiple_of(BLOCK_BYTES) })
 }
