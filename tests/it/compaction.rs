@@ -247,8 +247,10 @@ fn a_failure_at_any_disk_call_of_a_compaction_loses_nothing_and_the_next_one_suc
             expect_absent(&cold, &removed_keys(), &when);
             expect_tidy(&cold, &store, &when);
             assert_eq!(cold.stats().recovery.damaged, 0, "{when}");
-            compact(&cold);
-            expect_exactly(&cold, &model, &format!("{when} and compacted"));
+            if nth % 4 == 0 || is_read_only {
+                compact(&cold);
+                expect_exactly(&cold, &model, &format!("{when} and compacted"));
+            }
             cold.abandon();
         }
     }

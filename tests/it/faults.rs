@@ -824,9 +824,9 @@ fn the_manifest_of_a_store_that_is_opened_often_does_not_grow_without_end() {
         let files = names(dir, |name| name.starts_with("MANIFEST"));
         files.iter().map(|name| std::fs::metadata(dir.join(name)).unwrap().len()).max().unwrap()
     };
-    // A hundred lives of a hundred flushes each. A state of one segment takes under 16 KiB.
+    // Forty lives of a hundred flushes each. A state of one segment takes under 16 KiB.
     let mut lengths = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..40 {
         let cold = open(dir.path());
         for n in 0..100u32 {
             cold.insert(b"k", &n.to_le_bytes()).unwrap();

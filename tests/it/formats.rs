@@ -376,18 +376,20 @@ fn every_edit_is_laid_out_as_documented_and_written_twice() {
     check_manifest_header(&file).unwrap();
     let edits = golden_edits();
     for (number, (edit, payload)) in (33u64..).zip(&edits) {
-        let check = crc(&Fields::default().put(number, 8).raw(payload).0);
-        let mut copy =
-            Fields::default().put(payload.len() as u32, 4).put(check, 4).put(number, 8).raw(payload).0;
+        let numbers = || Fields::default().put(number, 8).put(number - 1, 8);
+        let check = crc(&numbers().raw(payload).0);
+        let lengths = Fields::default().put(payload.len() as u32, 4).put(check, 4);
+        let mut copy = lengths.raw(&numbers().0).raw(payload).0;
         copy.resize(copy.len().next_multiple_of(BLOCK_BYTES), 0);
-        let bytes = encode_edit(number, edit);
+        let bytes = encode_edit(number, number - 1, edit);
         assert_eq!(bytes, [&copy[..], &copy[..]].concat(), "{edit:?}");
         file.extend_from_slice(&bytes);
     }
     // Once wholly literal: the clock of edit 9.
-    let literal = "31000000 783041c2 0900000000000000 08 d2c42cc899010000 4d00000000000000 0100000000000000
+    let literal = "31000000 88b813c2 0900000000000000 0800000000000000
+                   08 d2c42cc899010000 4d00000000000000 0100000000000000
                    2a00000000000000 0010000000000000 f103000000000000";
-    assert_eq!(encode_edit(9, &edits[8].0)[..65], hex(literal));
+    assert_eq!(encode_edit(9, 8, &edits[8].0)[..73], hex(literal));
 
     let log = decode_edits(&file);
     assert_eq!(log.end, file.len());
@@ -540,8 +542,9 @@ fn a_damaged_copy_of_an_edit_is_read_from_the_other_and_a_cut_log_yields_its_beg
     let edits: Vec<(u64, Edit)> =
         (1u64..).zip(golden_edits().into_iter().map(|(edit, _)| edit)).take(4).collect();
     let mut file = manifest_header();
-    for (number, edit) in &edits {
-        file.extend(encode_edit(*number, edit));
+    let encode = |(number, edit): &(u64, Edit)| encode_edit(*number, *number - 1, edit);
+    for edit in &edits {
+        file.extend(encode(edit));
     }
     // Every byte that is not padding, and some that are.
     for at in (BLOCK_BYTES..file.len()).filter(|at| at % BLOCK_BYTES < 600 || at % 97 == 0) {
@@ -564,22 +567,33 @@ fn a_damaged_copy_of_an_edit_is_read_from_the_other_and_a_cut_log_yields_its_beg
         assert!(!log.broken, "a cut at {len} is a torn end");
         assert_eq!(log.edits, edits[..log.edits.len()], "a cut at {len}");
         // An edit counts as soon as its first copy is whole.
-        let whole = edits.iter().scan(BLOCK_BYTES, |at, (number, edit)| {
-            let (bytes, start) = (encode_edit(*number, edit), *at);
+        let whole = edits.iter().scan(BLOCK_BYTES, |at, edit| {
+            let (bytes, start) = (encode(edit), *at);
             *at += bytes.len();
             let payload = u32::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
-            Some(start + 16 + payload)
+            Some(start + 24 + payload)
         });
         assert_eq!(log.edits.len(), whole.filter(|end| *end <= len).count(), "a cut at {len}");
     }
-    // Both copies of one in the middle: what follows is not taken.
-    let mut broken = file.clone();
-    let second = BLOCK_BYTES + encode_edit(1, &edits[0].1).len();
-    for at in [second, second + BLOCK_BYTES] {
-        broken[at + 20] ^= 1;
-    }
-    let log = decode_edits(&broken);
+    // Both copies of one in the middle: what follows is not taken. It was durable, the next one says: damage.
+    let lose_second = |mut file: Vec<u8>| {
+        let second = BLOCK_BYTES + encode(&edits[0]).len();
+        for at in [second, second + BLOCK_BYTES] {
+            file[at + 30] ^= 1;
+        }
+        decode_edits(&file)
+    };
+    let log = lose_second(file);
     assert!(log.broken);
+    assert_eq!(log.edits, edits[..1]);
+    // Never synced, it is what a power cut may take while it keeps a later one: no damage, and not taken either.
+    let mut unsynced = manifest_header();
+    for (number, edit) in &edits {
+        unsynced.extend(encode_edit(*number, 1, edit));
+    }
+    assert_eq!(decode_edits(&unsynced).edits, edits);
+    let log = lose_second(unsynced);
+    assert!(!log.broken);
     assert_eq!(log.edits, edits[..1]);
 }
 
@@ -819,10 +833,12 @@ proptest! {
     }
 
     #[test]
-    fn any_edits_come_back_from_a_manifest(edits in proptest::collection::vec(any_edit(), 1..8), first in 0u64..1 << 60) {
+    fn any_edits_come_back_from_a_manifest(
+        edits in proptest::collection::vec(any_edit(), 1..8), first in 0u64..1 << 60, synced in any::<u64>(),
+    ) {
         let mut file = manifest_header();
         for (number, edit) in (first..).zip(&edits) {
-            file.extend(encode_edit(number, edit));
+            file.extend(encode_edit(number, synced, edit));
         }
         let log = decode_edits(&file);
         prop_assert_eq!((log.end, log.repaired, log.broken), (file.len(), 0, false));

@@ -363,6 +363,10 @@ impl<D: Disk> Writer<D> {
         if !self.doomed.is_empty() {
             return Err(shared.condition.check_writable().err().unwrap_or_else(Error::closed));
         }
+        // Time is part of what is made durable: what has expired by now stays expired.
+        if shared.clock.now_ms() > self.storage.state().clock_ms {
+            shared.condition.expiry_observed.store(true, Ordering::SeqCst);
+        }
         self.sync(shared)?;
         let lost = std::mem::take(&mut self.lost);
         if lost > 0 {
