@@ -191,13 +191,15 @@ impl<D: Disk> Recovery<'_, D> {
     fn read_tail(&mut self, entry: &SegmentEntry) -> Result<Tail> {
         let segment_id = entry.identity.segment_id;
         let file = &self.files[&segment_id];
-        if let Ok((summary, rows)) = read_footer(file, &entry.identity) {
-            self.stats.footer_rows += rows.len() as u64;
-            return Ok(Tail { segment_id, rows, summary, has_footer: true });
-        }
         let scan = scan_records(file, &entry.identity, self.manifest.hash_seed, &self.dictionaries)
             .map_err(|error| Error::io("read", &names::segment(self.dir, segment_id), error))?;
         self.stats.scanned_records += scan.rows.len() as u64;
+        // A footer alone proves nothing here: a power cut may have kept it and taken the records before it.
+        if let Ok((summary, rows)) = read_footer(file, &entry.identity)
+            && rows == scan.rows
+        {
+            return Ok(Tail { segment_id, rows, summary, has_footer: true });
+        }
         self.stats.torn_bytes += scan.torn_bytes;
         self.stats.damaged += scan.damaged + scan.undecodable;
         let synced = self.manifest.tails.iter().find(|tail| tail.segment_id == segment_id);
