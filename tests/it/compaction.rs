@@ -579,8 +579,9 @@ fn entries_moved_twice_since_the_last_snapshot_are_found() {
     expect_absent(&cold, &(1000..1200).chain(2000..2200).map(key).collect::<Vec<_>>(), "after a kill");
 }
 
-/// What one thread of the crowd knows of its own keys: value, and the expiry if it has one.
-type Oracle = BTreeMap<u32, (Vec<u8>, Option<u64>)>;
+/// What one thread of the crowd knows of its own keys: value, and its expiry if it has one: not before the first time
+/// and not after the second, because another thread turns the clock.
+type Oracle = BTreeMap<u32, (Vec<u8>, Option<(u64, u64)>)>;
 
 const CROWD_KEYS: u32 = 250;
 const CROWD_TASKS: u64 = 24;
@@ -610,7 +611,8 @@ fn live<D: Disk>(cold: &ColdTier<D, ManualClock>, thread: u32, ops: u32, tasks: 
                 let ttl_ms = if rng.bool() { 5000 } else { 3_600_000 };
                 let now_ms = cold.clock().wall_ms();
                 cold.insert_with_ttl(&key_of(n), &value, Duration::from_millis(ttl_ms)).unwrap();
-                oracle.insert(n, (value, Some(now_ms + ttl_ms)));
+                let expiry = (now_ms + ttl_ms, cold.clock().wall_ms() + ttl_ms);
+                oracle.insert(n, (value, Some(expiry)));
             }
             2..5 => {
                 let value = json(n, op);
@@ -638,7 +640,7 @@ fn live<D: Disk>(cold: &ColdTier<D, ManualClock>, thread: u32, ops: u32, tasks: 
 /// The clock is turned by another thread in steps, so around the moment of expiry either answer is right.
 fn check(
     when: &str,
-    known: Option<&(Vec<u8>, Option<u64>)>,
+    known: Option<&(Vec<u8>, Option<(u64, u64)>)>,
     got: Option<&[u8]>,
     before_ms: u64,
     after_ms: u64,
@@ -646,15 +648,12 @@ fn check(
     const SLACK_MS: u64 = 1000;
     match known {
         None => assert_eq!(got, None, "{when}: it was removed, or never there"),
-        Some((value, expires_at_ms)) => {
+        Some((value, expiry)) => {
             assert!(got.is_none_or(|got| got == value), "{when}: a value that it does not have");
-            let must_live = expires_at_ms.is_none_or(|at| at > after_ms + SLACK_MS);
-            let must_be_gone = expires_at_ms.is_some_and(|at| at + SLACK_MS <= before_ms);
-            assert!(!must_live || got.is_some(), "{when}: lost, expiry {expires_at_ms:?} at {after_ms}");
-            assert!(
-                !must_be_gone || got.is_none(),
-                "{when}: expired at {expires_at_ms:?}, served at {before_ms}"
-            );
+            let must_live = expiry.is_none_or(|(at, _)| at > after_ms + SLACK_MS);
+            let must_be_gone = expiry.is_some_and(|(_, at)| at + SLACK_MS <= before_ms);
+            assert!(!must_live || got.is_some(), "{when}: lost, expiry {expiry:?} at {after_ms}");
+            assert!(!must_be_gone || got.is_none(), "{when}: expired at {expiry:?}, served at {before_ms}");
         }
     }
 }
@@ -716,7 +715,7 @@ fn crowd(config: impl Fn(&std::path::Path) -> ColdTierConfig, ops: u32) {
             }
         }
         let lives =
-            oracles.iter().flat_map(BTreeMap::values).filter(|(_, at)| at.is_none_or(|at| at > now_ms));
+            oracles.iter().flat_map(BTreeMap::values).filter(|(_, at)| at.is_none_or(|(at, _)| at > now_ms));
         assert_eq!(cold.iter().count(), lives.count(), "{when}");
     };
     check_all(&cold, "after the crowd");

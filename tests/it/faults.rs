@@ -390,19 +390,20 @@ fn keys_and_values_of_every_size_come_back_as_they_were_through_compaction_too()
 fn the_largest_value_and_key_round_trip_and_are_moved_by_a_compaction() {
     let dir = tempfile::tempdir().unwrap();
     let long_key = noise(3, 64 << 10);
-    // Text that repeats far apart: it compresses, but is first stored as it is.
-    let text: Vec<u8> =
-        (0..(64 << 20) / 16).flat_map(|n: u32| format!("{:015x},", n / 7).into_bytes()).collect();
+    // Text that compresses, but is first stored as it is.
+    let line: Vec<u8> = (0..4096u32).flat_map(|n| format!("{:015x},", n * n).into_bytes()).collect();
+    let text: Vec<u8> = (0..1024u32).flat_map(|n| [&n.to_le_bytes(), &line[4..]].concat()).collect();
     assert_eq!(text.len(), 64 << 20);
+    let random = noise(4, 64 << 20);
     let cold = open(dir.path());
     cold.insert(&long_key, &text).unwrap();
-    cold.insert(b"noise", &noise(4, 64 << 20)).unwrap();
+    cold.insert(b"noise", &random).unwrap();
     for n in 0..2000 {
         cold.insert(&key(n), &crate::stores::json(n, 1)).unwrap();
     }
     let check = |cold: &ColdTier<OsDisk, ManualClock>, when: &str| {
         assert!(cold.get(&long_key).unwrap().as_deref() == Some(&text[..]), "{when}");
-        assert!(cold.get(b"noise").unwrap().as_deref() == Some(&noise(4, 64 << 20)[..]), "{when}");
+        assert!(cold.get(b"noise").unwrap().as_deref() == Some(&random[..]), "{when}");
         assert_eq!(cold.len(), 2002, "{when}");
     };
     check(&cold, "as written");

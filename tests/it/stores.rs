@@ -52,8 +52,9 @@ pub fn key(number: u32) -> Vec<u8> {
 
 /// Bytes that do not compress; equal seeds, equal bytes.
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut rng = fastrand::Rng::with_seed(seed);
-    std::iter::repeat_with(|| rng.u8(..)).take(len).collect()
+    let mut bytes = vec![0; len];
+    fastrand::Rng::with_seed(seed).fill(&mut bytes);
+    bytes
 }
 
 /// Text such as an API answers: it compresses, and better with a dictionary.

@@ -1,7 +1,7 @@
 //! The store against a `BTreeMap`: seeded random operations with reopening, every task and a clock that is turned
 //! forwards and backwards; after each step both hold exactly the same, read in every way there is.
 //!
-//! `LARDER_MODEL_RUNS=n` tries n runs (default 300); `LARDER_MODEL_SEED=s` begins with that seed and, without a number
+//! `LARDER_MODEL_RUNS=n` tries n runs (default 200); `LARDER_MODEL_SEED=s` begins with that seed and, without a number
 //! of runs, tries that one alone. A failing run is made shorter before it is printed.
 
 #[path = "../support/contents.rs"]
@@ -33,7 +33,7 @@ use values::{key, value};
 const START_MS: u64 = 1_760_000_000_000;
 const DAY_MS: u64 = 86_400_000;
 const STEPS: u64 = 60;
-const RUNS: u64 = 300;
+const RUNS: u64 = 200;
 /// Attempts to make a failing run shorter.
 const SHRINKS: u32 = 300;
 

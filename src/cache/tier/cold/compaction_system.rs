@@ -205,6 +205,8 @@ impl CompactionSystem {
         shared: &Shared<D, C>,
     ) -> Result<TuningReport> {
         let started = Instant::now();
+        // What was accepted before this call is in the index, where it can be sampled.
+        self.ask(|reply| WriteRequest::Barrier { sync: false, reply })?;
         let samples = self.sample_entries(shared)?;
         shared.state.advance(0.4);
         let analysis = self.analyze(shared, &samples)?;

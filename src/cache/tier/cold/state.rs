@@ -1,7 +1,7 @@
 //! What can be seen of a maintenance task while it runs.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_utils::atomic::AtomicCell;
 
@@ -62,18 +62,20 @@ impl CompactionState {
         self.bytes_reclaimed.load(Ordering::Relaxed)
     }
 
-    pub(super) fn begin(&self, task: CompactionTask) {
+    /// A task runs until the returned value is dropped, in a panic too.
+    pub(super) fn begin(&self, task: CompactionTask) -> RunningTask<'_> {
         self.cancelled.store(false, Ordering::SeqCst);
         self.progress.store(0.0);
         self.task.store(Some(task));
         self.is_compacting.store(true, Ordering::Release);
+        RunningTask { state: self, started: Instant::now() }
     }
 
     pub(super) fn advance(&self, progress: f32) {
         self.progress.store(progress);
     }
 
-    pub(super) fn end(&self, took: Duration) {
+    fn end(&self, took: Duration) {
         self.last_duration_ns.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.task.store(None);
         self.is_compacting.store(false, Ordering::Release);
@@ -99,5 +101,17 @@ impl CompactionState {
 
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
+    }
+}
+
+/// A task that is running.
+pub(super) struct RunningTask<'a> {
+    state: &'a CompactionState,
+    started: Instant,
+}
+
+impl Drop for RunningTask<'_> {
+    fn drop(&mut self) {
+        self.state.end(self.started.elapsed());
     }
 }

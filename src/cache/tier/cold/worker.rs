@@ -3,7 +3,6 @@
 //! It owns policy and scheduling; it waits for the writer, and the writer never for it.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
@@ -78,8 +77,7 @@ impl CompactionWorker {
         trigger: Trigger,
     ) -> Result<TaskReport> {
         shared.condition.check_open()?;
-        let started = Instant::now();
-        shared.state.begin(task);
+        let _running = shared.state.begin(task);
         let system = &mut self.system;
         let result = match task {
             CompactionTask::CompactData => {
@@ -108,7 +106,6 @@ impl CompactionWorker {
         if result.as_ref().is_err_and(crate::error::Error::is_read_only) {
             shared.condition.read_only.store(true, Ordering::SeqCst);
         }
-        shared.state.end(started.elapsed());
         result
     }
 

@@ -109,7 +109,11 @@ impl CompactionSystem {
         let changed = after.is_some();
         if changed || (!fixed && self.parameters.expected_ratio == 0.0) {
             let after = after.unwrap_or(before);
-            self.save_parameters(shared, after, chosen.candidate.ratio as f32, changed)?;
+            let saved = self.save_parameters(shared, after, chosen.candidate.ratio as f32, changed);
+            if let (Err(_), DictionarySource::Trained(_), true) = (&saved, chosen.dictionary, changed) {
+                self.drop_dictionary(shared, after.dictionary)?;
+            }
+            saved?;
             if let (DictionarySource::Current, Codec::Zstd(level)) = (chosen.dictionary, after.codec) {
                 shared.dictionaries.set_level(after.dictionary, level);
             }
@@ -171,7 +175,13 @@ impl CompactionSystem {
         let path = names::dictionary(dir, slot, id);
         replace_file(&shared.disk, dir, &path, &encode_dictionary(slot, bytes))?;
         let entry = DictionaryEntry { slot, id, bytes: bytes.len() as u32 };
-        self.commit(Edit::AddDictionary(entry.clone()))?;
+        if let Err(error) = self.commit(Edit::AddDictionary(entry.clone())) {
+            // If the commit may be on disk, so must the file be.
+            if !error.is_read_only() && !error.is_closed() {
+                remove_file(shared, &path);
+            }
+            return Err(error);
+        }
         self.dictionaries.insert(slot, entry);
         drop(shared.dictionaries.install(dictionary));
         Ok(())
@@ -211,13 +221,18 @@ impl CompactionSystem {
             if used() {
                 continue;
             }
-            let Some(dictionary) = shared.dictionaries.remove(slot) else { continue };
-            let id = dictionary.id();
-            self.commit(Edit::DropDictionary(slot))?;
-            self.dictionaries.remove(&slot);
-            let path = names::dictionary(&shared.config.dir, slot, id);
-            remove_file(shared, &path);
+            self.drop_dictionary(shared, slot)?;
         }
+        Ok(())
+    }
+
+    /// Forgets a dictionary that nothing uses: edit first, file after it.
+    fn drop_dictionary<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>, slot: u8) -> Result<()> {
+        let Some(entry) = self.dictionaries.get(&slot).cloned() else { return Ok(()) };
+        self.commit(Edit::DropDictionary(slot))?;
+        self.dictionaries.remove(&slot);
+        drop(shared.dictionaries.remove(slot));
+        remove_file(shared, &names::dictionary(&shared.config.dir, slot, entry.id));
         Ok(())
     }
 }
