@@ -99,6 +99,22 @@ pub(super) fn open<D: Disk, C: Clock>(config: ColdTierConfig, disk: D, clock: C)
     }
 }
 
+/// Makes a new store's directory durable in the one above it. An earlier attempt may have made it and died.
+fn sync_name_of<D: Disk>(disk: &D, dir: &std::path::Path) -> Result<()> {
+    let above = match dir.parent() {
+        Some(above) if !above.as_os_str().is_empty() => above,
+        Some(_) => std::path::Path::new("."),
+        None => return Ok(()),
+    };
+    match disk.sync_dir(above) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            tracing::warn!(dir = %above.display(), %error, "not synced: a power cut may take the new store's name");
+            Ok(())
+        }
+        outcome => outcome.map_err(|error| Error::io("sync", above, error)),
+    }
+}
+
 /// Takes the lock of a store's directory.
 pub(super) fn take_lock<D: Disk>(disk: &D, dir: &std::path::Path) -> Result<D::Lock> {
     let path = dir.join(names::LOCK);
@@ -126,6 +142,7 @@ fn create<D: Disk, C: Clock>(disk: &D, config: &ColdTierConfig, clock: &C) -> Re
         Compression::Tuned => UNTUNED,
     };
     let parameters = parameters_entry(CompressionParameters { codec, dictionary: 0 }, 0.0, 0);
+    sync_name_of(disk, &config.dir)?;
     let state = ManifestState::new(fastrand::u64(..), fastrand::u64(..), clock.wall_ms().max(1), parameters);
     let storage = ColdTierStorage::create(disk, config.dir.clone(), state.clone())?;
     let recovered = recover(disk, &config.dir, &state, false)?;

@@ -24,6 +24,9 @@ use crate::io::{Disk, DiskFile};
 /// The slot of an entry whose segment is gone: recovery repoints it, or drops it.
 pub const NOWHERE: u32 = SLOT_LIMIT - 1;
 
+/// The file is written in pieces of about this size.
+const WRITE_BYTES: usize = 1 << 20;
+
 /// Writes a snapshot under its final name, durable but not committed. Returns its length.
 pub fn write_snapshot<D: Disk>(
     disk: &D,
@@ -66,16 +69,23 @@ fn write_chunks<D: Disk>(
         slot_table_bytes: 0,
     };
     let mut at = SNAPSHOT_HEADER_BYTES as u64;
+    let mut buffer = Vec::new();
     for (chunk, chunk_bytes) in header.chunk_bytes.iter_mut().enumerate() {
         let first = chunk * CHUNK_PARTITIONS;
         let partitions: Vec<_> =
             (first..first + CHUNK_PARTITIONS).map(|number| index.packed_partition(number as u16)).collect();
         header.entries += partitions.iter().map(|slots| slots.len() as u64).sum::<u64>();
         let bytes = encode_chunk(&partitions);
-        file.write_full_at(&bytes, at)?;
         *chunk_bytes = bytes.len() as u32;
-        at += bytes.len() as u64;
+        buffer.extend_from_slice(&bytes);
+        if buffer.len() >= WRITE_BYTES {
+            file.write_full_at(&buffer, at)?;
+            at += buffer.len() as u64;
+            buffer.clear();
+        }
     }
+    file.write_full_at(&buffer, at)?;
+    at += buffer.len() as u64;
     // After the scan: it may have met segments that were opened meanwhile, and none was retired.
     let slots: Vec<(u32, u64)> =
         slab.accounts().iter().map(|account| (account.slot, account.identity.segment_id)).collect();
