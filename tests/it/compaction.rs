@@ -579,9 +579,12 @@ fn entries_moved_twice_since_the_last_snapshot_are_found() {
     expect_absent(&cold, &(1000..1200).chain(2000..2200).map(key).collect::<Vec<_>>(), "after a kill");
 }
 
-/// What one thread of the crowd knows of its own keys: value, and its expiry if it has one: not before the first time
-/// and not after the second, because another thread turns the clock.
-type Oracle = BTreeMap<u32, (Vec<u8>, Option<(u64, u64)>)>;
+/// An entry as its thread knows it: value, and its expiry if it has one: not before the first time and not after the
+/// second, because another thread turns the clock.
+type Known = (Vec<u8>, Option<(u64, u64)>);
+
+/// What one thread of the crowd knows of its own keys.
+type Oracle = BTreeMap<u32, Known>;
 
 const CROWD_KEYS: u32 = 250;
 const CROWD_TASKS: u64 = 24;
@@ -638,13 +641,7 @@ fn live<D: Disk>(cold: &ColdTier<D, ManualClock>, thread: u32, ops: u32, tasks: 
 }
 
 /// The clock is turned by another thread in steps, so around the moment of expiry either answer is right.
-fn check(
-    when: &str,
-    known: Option<&(Vec<u8>, Option<(u64, u64)>)>,
-    got: Option<&[u8]>,
-    before_ms: u64,
-    after_ms: u64,
-) {
+fn check(when: &str, known: Option<&Known>, got: Option<&[u8]>, before_ms: u64, after_ms: u64) {
     const SLACK_MS: u64 = 1000;
     match known {
         None => assert_eq!(got, None, "{when}: it was removed, or never there"),
