@@ -40,10 +40,15 @@ pub(super) fn open<D: Disk, C: Clock>(config: ColdTierConfig, disk: D, clock: C)
     let dir = config.dir.clone();
     disk.create_dir(&dir).map_err(|error| Error::io("create", &dir, error))?;
     let lock = take_lock(&disk, &dir)?;
-    let (storage, loaded, recovered) = match load(&disk, &dir)? {
-        Some(loaded) => reopen(&disk, &config, loaded)?,
-        None => create(&disk, &config, &clock)?,
+    let parts = match load(&disk, &dir)? {
+        Some(loaded) => reopen(&disk, &config, loaded),
+        None => create(&disk, &config, &clock),
     };
+    // There is no store yet that could be read-only.
+    let (storage, loaded, recovered) = parts.map_err(|error| match error.kind() {
+        ErrorKind::ReadOnly => Error::new(ErrorKind::Io, format!("the store could not be opened: {error}")),
+        _ => error,
+    })?;
     for warning in loaded.warnings.iter().chain(&recovered.warnings) {
         tracing::warn!("{warning}");
     }
@@ -127,12 +132,7 @@ type Parts<D> = (ColdTierStorage<D>, LoadedManifest, Recovered<D>);
 
 fn reopen<D: Disk>(disk: &D, config: &ColdTierConfig, loaded: LoadedManifest) -> Result<Parts<D>> {
     let mut recovered = recover(disk, &config.dir, &loaded.state, loaded.broken || loaded.state.damaged)?;
-    let storage = ColdTierStorage::open(disk, config.dir.clone(), &loaded, &mut recovered);
-    // There is no store yet that could be read-only.
-    let storage = storage.map_err(|error| match error.kind() {
-        ErrorKind::ReadOnly => Error::new(ErrorKind::Io, format!("the store could not be opened: {error}")),
-        _ => error,
-    })?;
+    let storage = ColdTierStorage::open(disk, config.dir.clone(), &loaded, &mut recovered)?;
     Ok((storage, loaded, recovered))
 }
 

@@ -87,6 +87,7 @@ impl<D: Disk> Writer<D> {
         loop {
             match self.next(shared) {
                 Next::Request(WriteRequest::Close { reply }) => {
+                    let _notice = PanicNotice(&shared.condition);
                     // A caller that gave up waiting has no use for the answer.
                     drop(reply.send(self.close(shared)));
                     return;
@@ -160,10 +161,9 @@ impl<D: Disk> Writer<D> {
     }
 
     fn serve<C: Clock>(&mut self, shared: &Shared<D, C>, request: WriteRequest) {
-        // Dropped before the request's reply: whoever learns of a panic by it finds the store closed.
-        let _notice = PanicNotice(&shared.condition);
         match request {
             WriteRequest::Append { record, charge, ack } => {
+                let _notice = PanicNotice(&shared.condition);
                 self.append(shared, record, charge);
                 // Only now: what `append` hands over to make room does not hold this record yet.
                 self.acks.extend(ack);
@@ -172,26 +172,36 @@ impl<D: Disk> Writer<D> {
                     self.answer_acks(shared);
                 }
             }
-            WriteRequest::Barrier { sync, reply } => {
+            request => {
+                // Dropped before the request and its reply: whoever learns of a panic by it finds the store closed.
+                let _notice = PanicNotice(&shared.condition);
                 self.hand_over(shared);
-                let result = if sync { self.flush(shared) } else { Ok(()) };
+                self.answer(shared, &request);
+            }
+        }
+    }
+
+    fn answer<C: Clock>(&mut self, shared: &Shared<D, C>, request: &WriteRequest) {
+        // An answer that nobody waits for any more is dropped.
+        match request {
+            WriteRequest::Barrier { sync, reply } => {
+                let result = if *sync { self.flush(shared) } else { Ok(()) };
                 drop(reply.send(result));
             }
             WriteRequest::Seal { reply } => {
-                self.hand_over(shared);
                 let result = self.check_writable(shared).and_then(|()| self.storage.seal(shared));
                 drop(reply.send(self.noted(shared, result)));
             }
             WriteRequest::ExpiredRows { now_ms, reply } => {
-                self.hand_over(shared);
-                drop(reply.send(Ok(self.expired_rows(shared, now_ms))));
+                drop(reply.send(Ok(self.expired_rows(shared, *now_ms))));
             }
             WriteRequest::Commit { edit, reply } => {
-                self.hand_over(shared);
-                let result = self.commit(shared, &edit);
+                let result = self.commit(shared, edit);
                 drop(reply.send(self.noted(shared, result).map(|edit| Committed { edit })));
             }
-            WriteRequest::Close { .. } => unreachable!("run answers it"),
+            WriteRequest::Append { .. } | WriteRequest::Close { .. } => {
+                unreachable!("serve and run answer these")
+            }
         }
     }
 
@@ -387,6 +397,7 @@ impl<D: Disk> Writer<D> {
             return;
         }
         let acks = std::mem::take(&mut self.acks);
+        let _notice = PanicNotice(&shared.condition);
         self.hand_over(shared);
         let result = self.flush(shared);
         for ack in acks {
