@@ -244,7 +244,7 @@ impl ColdTierConfig {
         self
     }
 
-    /// Automatic tuning starts when the bytes inserted since the last one exceed this share of the live bytes (and
+    /// Automatic tuning starts when the bytes inserted since the last one exceed this share of the live raw bytes (and
     /// there are 100 entries at least). Default 0.5; 0.01 to 100.
     pub fn retune_ratio(mut self, ratio: f64) -> Self {
         self.retune_ratio = ratio;
