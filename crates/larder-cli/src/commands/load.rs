@@ -207,9 +207,15 @@ fn explain(stop: Stop, args: &LoadArgs, report: &mut LoadReport) -> Exit {
 fn print(report: &LoadReport, args: &LoadArgs, output: &Output) -> Result<(), Failure> {
     output.object(report)?;
     let ttl = args.ttl.map_or("no expiry".to_owned(), |ttl| format!("expiry in {}", output::duration(ttl)));
-    let outcome = if report.interrupted || report.error.is_some() { "stopped; stored" } else { "stored" };
+    let outcome = match (&report.error, report.interrupted) {
+        (Some(_), _) => "stopped by an error; accepted",
+        (None, true) => "stopped; stored",
+        (None, false) => "stored",
+    };
+    // After an error not all of them may have reached the disk; the next line says what the store holds.
+    let flushed = if report.error.is_some() { "which may not all be on disk" } else { "flushed to disk" };
     output.line(format_args!(
-        "{outcome} {} records of {} in {}: {} raw, {ttl}, {:.0} a second, flushed to disk",
+        "{outcome} {} records of {} in {}: {} raw, {ttl}, {:.0} a second, {flushed}",
         output::count(report.records),
         report.source,
         report.dir,
