@@ -370,6 +370,17 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         self.request(TaskRequest::Run { task, reply: None })
     }
 
+    /// Runs every maintenance task that is due by the store's clock, as automatic maintenance would by itself, until
+    /// none is; returns how many ran. For [`Maintenance::Manual`](crate::Maintenance::Manual) and simulations.
+    ///
+    /// # Errors
+    /// Whatever stopped a task; it leaves the store as it was.
+    pub fn run_due(&self) -> Result<u64> {
+        let (reply, answer) = bounded(1);
+        self.request(TaskRequest::RunDue { reply })?;
+        answer.recv().map_err(|_| Error::closed())?
+    }
+
     /// Asks the running task to stop at its next record. It leaves nothing behind.
     pub fn cancel(&self) {
         self.crew.state.cancel();

@@ -45,6 +45,8 @@ pub(super) struct ActiveRows {
 pub(super) enum TaskRequest {
     /// Run a task; `reply` is absent when nobody waits.
     Run { task: CompactionTask, reply: Option<Sender<Result<TaskReport>>> },
+    /// Run what is due, as automatic maintenance would, until nothing is. Answers how many tasks ran.
+    RunDue { reply: Sender<Result<u64>> },
     /// Save the index if that is worth it, then end.
     Close { reply: Sender<Result<()>> },
 }

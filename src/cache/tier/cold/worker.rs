@@ -60,11 +60,19 @@ impl CompactionWorker {
                         None => log_failure(task, result.err()),
                     }
                 }
+                Ok(TaskRequest::RunDue { reply }) => {
+                    let _notice = PanicNotice(&shared.condition);
+                    drop(reply.send(self.run_due(shared)));
+                }
                 Ok(TaskRequest::Close { reply }) => {
                     drop(reply.send(self.close(shared)));
                     return;
                 }
-                Err(RecvTimeoutError::Timeout) => self.look_around(shared),
+                Err(RecvTimeoutError::Timeout) if shared.config.maintenance == Maintenance::Manual => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    // Reported by `run_task`. Not again at once: what stands in the way is likely to stand there still.
+                    drop(self.run_due(shared));
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -109,13 +117,11 @@ impl CompactionWorker {
         result
     }
 
-    /// Does what is due, most urgent first, until nothing is or somebody asks for something.
-    fn look_around<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) {
-        if shared.config.maintenance == Maintenance::Manual {
-            return;
-        }
+    /// Does what is due, most urgent first, until nothing is or somebody asks for something. Returns the tasks run.
+    fn run_due<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<u64> {
+        let mut tasks = 0;
         while self.requests.is_empty() && !shared.state.is_closing() {
-            let Some(due) = self.due(shared) else { return };
+            let Some(due) = self.due(shared) else { break };
             let trigger = Trigger::Automatic { dead_ratio_max: shared.config.dead_ratio_max };
             let task = match due {
                 Due::Expiry => CompactionTask::CleanupExpired,
@@ -129,11 +135,12 @@ impl CompactionWorker {
                 self.stuck_ratio = reclaimable_ratio(&shared.slab.accounts(), &circumstances);
             }
             if let Err(error) = result {
-                log_failure(task, Some(error));
-                // Not again at once: whatever stands in the way is likely to stand there still.
-                return;
+                log_failure(task, Some(error.echo()));
+                return Err(error);
             }
+            tasks += 1;
         }
+        Ok(tasks)
     }
 
     fn due<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Option<Due> {
