@@ -86,6 +86,7 @@ fn golden_meta() -> RecordMeta {
         dictionary: 7,
         tombstone: false,
         first: true,
+        outlasts: false,
     }
 }
 
@@ -105,18 +106,19 @@ fn golden_identity() -> SegmentIdentity {
 }
 
 fn golden_rows() -> Vec<FooterRow> {
-    let row = |hash, sequence, expires_at_ms, offset, tombstone, first| FooterRow {
+    let row = |hash, sequence, expires_at_ms, offset, [tombstone, first, outlasts]: [bool; 3]| FooterRow {
         hash,
         sequence,
         expires_at_ms,
         offset,
         tombstone,
         first,
+        outlasts,
     };
     vec![
-        row(0x0123_4567_89AB_CDEF, 1005, 1_760_000_001_234, 64, false, true),
-        row(0xFEDC_BA98_7654_3210, 1001, 0, 96, true, false),
-        row(0x1111_1111_1111_1111, 1009, 1_760_000_002_000, 128, false, false),
+        row(0x0123_4567_89AB_CDEF, 1005, 1_760_000_001_234, 64, [false, true, false]),
+        row(0xFEDC_BA98_7654_3210, 1001, 0, 96, [true, false, false]),
+        row(0x1111_1111_1111_1111, 1009, 1_760_000_002_000, 128, [false, false, true]),
     ]
 }
 
@@ -133,6 +135,7 @@ fn golden_summary() -> SegmentSummary {
         sequence_min: 1001,
         sequence_max: 1009,
         shadow_max: 1009,
+        exposing_max: 1001,
         raw_bytes: 500,
         payload_bytes: 120,
         dictionaries: [1 << 7, 0, 0, 1 << 63],
@@ -140,13 +143,11 @@ fn golden_summary() -> SegmentSummary {
 }
 
 fn golden_footer() -> Vec<u8> {
-    hex("0204040a 10000000 e903000000000000 d2c42cc899010000
-         efcdab8967452301 1032547698badcfe 1111111111111111 020510020020fe0b
-         4c41524446545231 01000000 2a00000000000000 8877665544332211
-         a000000000000000 7401000000000000 03000000 01000000 01000000 d2c42cc899010000 d0c72cc899010000
-         e903000000000000 f103000000000000 f103000000000000 f401000000000000 7800000000000000
-         8000000000000000 0000000000000000 0000000000000000 0000000000000080
-         38000000 343517e7 ef1d149c")
+    hex("0204040a10000000e903000000000000d2c42cc899010000efcdab89674523011032547698badcfe1111111111111111
+         020a20080010f15f4c41524446545231010000002a000000000000008877665544332211a0000000000000007c010000
+         00000000030000000100000001000000d2c42cc899010000d0c72cc899010000e903000000000000f103000000000000
+         f103000000000000e903000000000000f401000000000000780000000000000080000000000000000000000000000000
+         00000000000000000000000000000080380000003b4b42a481e03f23")
 }
 
 #[test]
@@ -188,6 +189,7 @@ fn a_record_is_laid_out_as_documented_field_by_field() {
         expires_at_ms: 0,
         tombstone: true,
         first: false,
+        outlasts: false,
         ..meta
     };
     let mut out = Vec::new();
@@ -237,8 +239,8 @@ fn a_footer_is_laid_out_as_documented() {
     assert_eq!(footer, golden);
     let (packed, trailer) = golden.split_at(golden.len() - TRAILER_BYTES);
     // The checksums of the golden bytes, by hand.
-    assert_eq!(crc(packed).to_le_bytes(), trailer[148..152]);
-    assert_eq!(crc(&trailer[..152]).to_le_bytes(), trailer[152..]);
+    assert_eq!(crc(packed).to_le_bytes(), trailer[156..160]);
+    assert_eq!(crc(&trailer[..160]).to_le_bytes(), trailer[160..]);
     let read = VerifiedTrailer::decode(trailer, 42, NONCE, summary.file_bytes).unwrap();
     assert_eq!(read.summary, summary);
     assert_eq!(read.rows_at(), (160, packed.len()));
@@ -262,6 +264,7 @@ fn summary_fields(fields: Fields, summary: &SegmentSummary) -> Fields {
         .put(summary.sequence_min, 8)
         .put(summary.sequence_max, 8)
         .put(summary.shadow_max, 8)
+        .put(summary.exposing_max, 8)
         .put(summary.raw_bytes, 8)
         .put(summary.payload_bytes, 8);
     summary.dictionaries.iter().fold(fields, |fields, word| fields.put(*word, 8))
@@ -652,33 +655,33 @@ fn a_newer_version_is_told_apart_from_damage() {
     assert_eq!(decode_header(&newer(encode_header(&golden_snapshot_header()))), Err(FormatError::Newer(2)));
     let trailer = golden_footer().split_off(56);
     assert_eq!(trailer.len(), TRAILER_BYTES);
-    assert_eq!(VerifiedTrailer::decode(&newer(trailer), 42, NONCE, 372).err(), Some(FormatError::Newer(2)));
+    assert_eq!(VerifiedTrailer::decode(&newer(trailer), 42, NONCE, 380).err(), Some(FormatError::Newer(2)));
 }
 
 fn any_rows() -> impl Strategy<Value = Vec<FooterRow>> {
     let row =
-        (any::<u64>(), any::<u64>(), proptest::option::of(any::<u64>()), 1u32..5000, any::<[bool; 2]>());
+        (any::<u64>(), any::<u64>(), proptest::option::of(any::<u64>()), 1u32..5000, any::<[bool; 3]>());
     (0u32..1000, proptest::collection::vec(row, 1..400)).prop_map(|(start, rows)| {
         let mut unit = start + 16;
-        let place = |(hash, sequence, expires_at_ms, step, [tombstone, first]): (
+        let place = |(hash, sequence, expires_at_ms, step, [tombstone, first, outlasts]): (
             u64,
             u64,
             Option<u64>,
             u32,
-            [bool; 2],
+            [bool; 3],
         )| {
             let offset = unit * 4;
             unit += step;
             // The step from the lowest to the highest expiry, plus one, has to fit 64 bits.
             let expires_at_ms = expires_at_ms.map_or(0, |at| at / 2);
-            FooterRow { hash, sequence, expires_at_ms, offset, tombstone, first }
+            FooterRow { hash, sequence, expires_at_ms, offset, tombstone, first, outlasts }
         };
         rows.into_iter().map(place).collect()
     })
 }
 
 fn any_summary() -> impl Strategy<Value = SegmentSummary> {
-    (any::<[u64; 9]>(), any::<[u32; 3]>(), any::<[u64; 4]>()).prop_map(|(n, c, dictionaries)| {
+    (any::<[u64; 10]>(), any::<[u32; 3]>(), any::<[u64; 4]>()).prop_map(|(n, c, dictionaries)| {
         SegmentSummary {
             records_end: n[0],
             file_bytes: n[1],
@@ -692,6 +695,7 @@ fn any_summary() -> impl Strategy<Value = SegmentSummary> {
             shadow_max: n[6],
             raw_bytes: n[7],
             payload_bytes: n[8],
+            exposing_max: n[9],
             dictionaries,
         }
     })
@@ -812,13 +816,13 @@ proptest! {
     #[test]
     fn any_record_comes_back_from_where_it_was_written_and_from_nowhere_else(
         delta in any::<u32>(), base in 0u64..1 << 60, expires_at_ms in 0u64..1 << 48, key_len in 1u32..=65_536,
-        value_len in 0u32..2000, codec in 0u8..32, dictionary in any::<u8>(), flags in any::<[bool; 2]>(),
+        value_len in 0u32..2000, codec in 0u8..32, dictionary in any::<u8>(), flags in any::<[bool; 3]>(),
         nonce in any::<u64>(), offset in any::<u32>(), content in proptest::collection::vec(any::<u8>(), 1..64),
     ) {
         let raw_len = key_len.max(content.len() as u32) + value_len;
         let meta = RecordMeta {
             sequence: base + u64::from(delta), expires_at_ms, key_len, raw_len, stored_len: content.len() as u32,
-            codec, dictionary, tombstone: flags[0], first: flags[1],
+            codec, dictionary, tombstone: flags[0], first: flags[1], outlasts: flags[2],
         };
         let sum = payload_sum(nonce ^ 7, &content);
         let place = Place { nonce, base_sequence: base, offset: offset.into() };

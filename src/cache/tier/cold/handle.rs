@@ -195,6 +195,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
             dictionary: encoded.dictionary,
             tombstone: false,
             first: false,
+            outlasts: false,
         };
         let sum = payload_sum(dictionary_id, &encoded.stored);
         let hash = key_hash(key, shared.hash_seed);
@@ -203,7 +204,8 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         count(&shared.counters.inserts, 1);
         count(&shared.counters.raw_bytes_inserted, raw_len as u64);
         count(&shared.counters.stored_bytes_inserted, meta.record_bytes() as u64);
-        let record = EncodedRecord { meta, hash, stored: Bytes::from(encoded.stored), sum };
+        let ttl_ms = ttl.map_or(0, millis_up);
+        let record = EncodedRecord { meta, hash, stored: Bytes::from(encoded.stored), sum, ttl_ms };
         let wait = self.send(record, charge)?;
         drop(dictionary);
         self.wait_durable(wait)

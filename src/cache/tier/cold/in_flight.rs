@@ -24,6 +24,8 @@ pub(super) struct EncodedRecord {
     pub stored: Bytes,
     /// Checksum of the stored bytes and their dictionary.
     pub sum: u32,
+    /// Its time to live, in milliseconds; 0 = for ever. With it the writer chooses the record's group.
+    pub ttl_ms: u64,
 }
 
 /// The records in flight.

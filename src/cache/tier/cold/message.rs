@@ -14,10 +14,10 @@ pub(super) enum WriteRequest {
     Append { record: EncodedRecord, charge: u64, ack: Option<Sender<Result<()>>> },
     /// Hand everything before this to the kernel; if `sync`, make it durable too.
     Barrier { sync: bool, reply: Sender<Result<()>> },
-    /// Seal the active segment, if it holds a record.
+    /// Seal the active segments that hold records.
     Seal { reply: Sender<Result<()>> },
-    /// The rows of the active segment whose time has passed.
-    ExpiredRows { now_ms: u64, reply: Sender<Result<Option<ActiveRows>>> },
+    /// The rows of the active segment in this slot whose time has passed; `None` if it is sealed by now.
+    ExpiredRows { slot: u32, now_ms: u64, reply: Sender<Result<Option<ActiveRows>>> },
     /// Make everything before this durable, then the edit: the commit point of every task. Answers its number.
     Commit { edit: Edit, reply: Sender<Result<Committed>> },
     /// Hand over, seal, make durable, end. Nothing comes after it.
@@ -31,15 +31,8 @@ pub(super) struct Committed {
     pub edit: u64,
 }
 
-/// Rows of the active segment.
-pub(super) struct ActiveRows {
-    /// Its slab slot.
-    pub slot: u32,
-    /// Number of the segment.
-    pub segment_id: u64,
-    /// The rows asked for, with the bytes their records take.
-    pub rows: Vec<(FooterRow, u64)>,
-}
+/// Rows of an active segment, with the bytes their records take.
+pub(super) type ActiveRows = Vec<(FooterRow, u64)>;
 
 /// Asked of the compaction worker.
 pub(super) enum TaskRequest {

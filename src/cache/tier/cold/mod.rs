@@ -23,6 +23,7 @@ pub mod compression;
 pub mod core;
 mod crew;
 mod frontier;
+mod groups;
 mod handle;
 mod in_flight;
 mod inspect;

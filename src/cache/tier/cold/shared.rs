@@ -46,6 +46,11 @@ impl<D: Disk, C: Clock> Shared<D, C> {
         CompressionParameters::from_bits(self.parameters.load(Ordering::Acquire))
     }
 
+    /// Size at which segments are sealed.
+    pub fn segment_bytes(&self) -> u64 {
+        self.config.segment_bytes
+    }
+
     pub fn take_file_id(&self) -> u64 {
         self.next_file_id.fetch_add(1, Ordering::SeqCst)
     }

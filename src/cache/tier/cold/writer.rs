@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::core::segment::decode_record;
-use super::core::storage::ColdTierStorage;
+use super::core::storage::{ColdTierStorage, Placement};
 use super::frontier::Frontier;
+use super::groups::{ExpiryGroups, LASTING};
 use super::in_flight::EncodedRecord;
 use super::message::{ActiveRows, Committed, WriteRequest};
 use super::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
@@ -36,6 +37,7 @@ pub(super) struct Writer<D: Disk> {
     requests: Receiver<WriteRequest>,
     waker: Waker,
     frontier: Frontier,
+    groups: ExpiryGroups,
     /// Appended to the buffer, not yet in the file.
     pending: Vec<Pending>,
     acks: Vec<Sender<Result<()>>>,
@@ -53,6 +55,13 @@ struct Pending {
     /// The index entry it took the place of.
     replaced: Option<IndexEntry>,
     charge: u64,
+}
+
+impl Pending {
+    /// Whether it was to be written to one of these segments.
+    fn is_in(&self, failed: &[(u32, Error)]) -> bool {
+        self.location.is_some_and(|location| failed.iter().any(|(slot, _)| *slot == location.slot))
+    }
 }
 
 enum Next {
@@ -73,6 +82,7 @@ impl<D: Disk> Writer<D> {
             requests,
             waker,
             frontier: Frontier::new(next_sequence),
+            groups: ExpiryGroups::default(),
             pending: Vec::new(),
             acks: Vec::new(),
             doomed: HashMap::new(),
@@ -110,6 +120,7 @@ impl<D: Disk> Writer<D> {
         }
         self.hand_over(shared);
         self.answer_acks(shared);
+        self.seal_aged(shared);
         let wait = self.until_tick(shared);
         match self.requests.recv_timeout(wait) {
             Ok(request) => Next::Request(request),
@@ -139,20 +150,30 @@ impl<D: Disk> Writer<D> {
             return STALLED_TICK;
         }
         let interval = Self::interval(shared).unwrap_or(IDLE_TICK);
-        interval.saturating_sub(self.synced_at.elapsed()).max(Duration::from_millis(1))
+        let next_seal_ms = self.storage.next_seal_ms();
+        let until_seal = match next_seal_ms {
+            u64::MAX => Duration::MAX,
+            // Not by the store's clock alone: one that stands still must not keep the writer awake.
+            next_seal_ms => Duration::from_millis(next_seal_ms.saturating_sub(shared.clock.now_ms())),
+        };
+        interval.saturating_sub(self.synced_at.elapsed()).min(until_seal).max(Duration::from_millis(1))
     }
 
     /// Follows the wall clock; syncs if it is time; tries again what failed.
     fn tick<C: Clock>(&mut self, shared: &Shared<D, C>) {
-        self.synced_at = Instant::now();
+        let sync_due = self.is_sync_due(shared);
+        if sync_due || Self::interval(shared).is_none() {
+            self.synced_at = Instant::now();
+        }
         if let Some(jump) = shared.clock.follow_wall() {
             count(&shared.counters.clock_jumps_refused, 1);
             tracing::warn!(by_ms = jump.by_ms, "forward jump of the wall clock refused");
         }
         self.hand_over(shared);
         self.bury_doomed(shared);
+        self.seal_aged(shared);
         let observed = shared.condition.expiry_observed.load(Ordering::Relaxed);
-        if Self::interval(shared).is_some()
+        if sync_due
             && (self.storage.is_dirty() || observed)
             && let Err(error) = self.sync(shared)
         {
@@ -176,6 +197,7 @@ impl<D: Disk> Writer<D> {
                 // Dropped before the request and its reply: whoever learns of a panic by it finds the store closed.
                 let _notice = PanicNotice(&shared.condition);
                 self.hand_over(shared);
+                self.seal_aged(shared);
                 self.answer(shared, &request);
             }
         }
@@ -189,11 +211,11 @@ impl<D: Disk> Writer<D> {
                 drop(reply.send(result));
             }
             WriteRequest::Seal { reply } => {
-                let result = self.check_writable(shared).and_then(|()| self.storage.seal(shared));
+                let result = self.check_writable(shared).and_then(|()| self.seal(shared, None));
                 drop(reply.send(self.noted(shared, result)));
             }
-            WriteRequest::ExpiredRows { now_ms, reply } => {
-                drop(reply.send(Ok(self.expired_rows(shared, *now_ms))));
+            WriteRequest::ExpiredRows { slot, now_ms, reply } => {
+                drop(reply.send(Ok(self.expired_rows(shared, *slot, *now_ms))));
             }
             WriteRequest::Commit { edit, reply } => {
                 let result = self.commit(shared, edit);
@@ -237,15 +259,8 @@ impl<D: Disk> Writer<D> {
             return;
         }
         let bytes = record.meta.record_bytes();
-        if self.storage.wants_seal(shared.config.segment_bytes, bytes, record.meta.sequence) {
-            self.hand_over(shared);
-        }
-        let base = self.frontier.next().min(record.meta.sequence);
-        let placed = self
-            .check_writable(shared)
-            .and_then(|()| self.storage.place(shared, bytes, base, record.meta.sequence));
-        let location = match placed {
-            Ok(location) => location,
+        let (group, location) = match self.place(shared, &record) {
+            Ok(placed) => placed,
             Err(error) => {
                 let replaced = shared.index.get(id);
                 self.lose(shared, &[Pending { record, location: None, replaced, charge }]);
@@ -257,28 +272,96 @@ impl<D: Disk> Writer<D> {
         let replaced = shared.index.set(id, IndexEntry { location, size });
         record.meta.first = replaced.is_none();
         if let Some(replaced) = replaced {
+            record.meta.outlasts = self.outlasts(shared, &record.meta, replaced);
             shared.slab.note_dead(replaced);
         }
-        self.storage.append(record.hash, &record.meta, &record.stored, record.sum);
+        self.storage.append(group, record.hash, &record.meta, &record.stored, record.sum);
         self.doomed.remove(&record.hash);
         self.pending.push(Pending { record, location: Some(location), replaced, charge });
+    }
+
+    /// Finds a group for a record and a place in the group's active segment.
+    fn place<C: Clock>(&mut self, shared: &Shared<D, C>, record: &EncodedRecord) -> Result<(u8, Location)> {
+        let (group, seal_age_ms) = self.group_of(shared, record)?;
+        let sequence = record.meta.sequence;
+        let base_sequence = self.frontier.next().min(sequence);
+        let placement =
+            Placement { group, seal_age_ms, bytes: record.meta.record_bytes(), sequence, base_sequence };
+        if self.storage.wants_seal(shared.segment_bytes(), &placement) {
+            self.hand_over(shared);
+        }
+        self.check_writable(shared)?;
+        self.storage.place(shared, &placement).map(|location| (group, location))
+    }
+
+    /// The group a record belongs to, and the age at which its segment is sealed.
+    fn group_of<C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        record: &EncodedRecord,
+    ) -> Result<(u8, Option<u64>)> {
+        if record.ttl_ms == 0 {
+            return Ok((LASTING, None));
+        }
+        let group = self.groups.group_of(record.ttl_ms);
+        if group.renewed {
+            self.hand_over(shared);
+            self.check_writable(shared)?;
+            self.storage.seal(shared, group.number)?;
+        }
+        Ok((group.number, Some(ExpiryGroups::seal_age_ms(record.ttl_ms))))
+    }
+
+    /// Whether everything that may be on disk of a record's key expires no later than the record itself, judged by the
+    /// segment of the one that it replaces: whatever is in there is gone by then, and hides nothing that is not
+    /// covered (by induction, for what came before).
+    fn outlasts<C: Clock>(&self, shared: &Shared<D, C>, meta: &RecordMeta, replaced: IndexEntry) -> bool {
+        let slot = replaced.location.slot;
+        let summary = self.storage.active_summary(slot).copied().or_else(|| shared.slab.summary(slot));
+        let covered = self.storage.state().covered();
+        summary.is_some_and(|summary| {
+            summary.unexpiring == 0
+                && summary.expiry_max_ms <= meta.expires_at_ms
+                && summary.exposing_max <= covered
+        })
+    }
+
+    /// Seals active segments: all of them, or those that have come of age by this time.
+    fn seal<C: Clock>(&mut self, shared: &Shared<D, C>, aged_at_ms: Option<u64>) -> Result<()> {
+        for group in self.storage.groups_to_seal(aged_at_ms) {
+            self.storage.seal(shared, group)?;
+        }
+        Ok(())
+    }
+
+    /// Seals what has come of age. The batch has just been handed over.
+    fn seal_aged<C: Clock>(&mut self, shared: &Shared<D, C>) {
+        if self.storage.next_seal_ms() == u64::MAX || self.check_writable(shared).is_err() {
+            return;
+        }
+        let now_ms = shared.clock.now_ms();
+        if self.storage.next_seal_ms() <= now_ms
+            && let Err(error) = self.seal(shared, Some(now_ms))
+        {
+            self.note_failure(shared, &error);
+        }
     }
 
     /// Writes the batch; then, and only then, lets go of the in-flight copies.
     fn hand_over<C: Clock>(&mut self, shared: &Shared<D, C>) {
         if !self.pending.is_empty() {
-            let written = self.storage.write_out(shared);
+            let failed = self.storage.write_out(shared);
             let pending = std::mem::take(&mut self.pending);
-            match written {
-                Ok(()) => self.let_go(shared, pending),
-                Err(error) => {
-                    if let Err(left) = self.storage.discard() {
-                        self.note_failure(shared, &left);
-                    }
-                    self.lose(shared, &pending);
-                    self.note_failure(shared, &error);
+            let (lost, written): (Vec<Pending>, Vec<Pending>) =
+                pending.into_iter().partition(|pending| pending.is_in(&failed));
+            for (slot, error) in failed {
+                if let Err(left) = self.storage.discard(slot) {
+                    self.note_failure(shared, &left);
                 }
+                self.note_failure(shared, &error);
             }
+            self.lose(shared, &lost);
+            self.let_go(shared, written);
         }
         shared.processed_sequence.store(self.frontier.next() - 1, Ordering::SeqCst);
     }
@@ -302,11 +385,11 @@ impl<D: Disk> Writer<D> {
             let id = EntryId::of(record.hash);
             let shadow = replaced.map(|replaced| IndexEntry { size: SizeClass::SHADOW, ..replaced });
             let standing = location.or(replaced.map(|replaced| replaced.location));
-            if let Some(standing) = standing {
-                shared.index.replace_if(id, standing, shadow);
-            }
+            let stood = standing.is_some_and(|standing| shared.index.replace_if(id, standing, shadow));
             match (replaced, key_of(record, shared)) {
+                // With no older one there is nothing to bury; a newer one in another segment has buried it already.
                 (None, _) => {}
+                (Some(_), _) if !stood => {}
                 (Some(_), Some(key)) => drop(self.doomed.insert(record.hash, key)),
                 // Its key cannot be told, so nothing can bury what it replaced.
                 (Some(_), None) => shared.condition.read_only.store(true, Ordering::SeqCst),
@@ -405,13 +488,13 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    fn expired_rows<C: Clock>(&self, shared: &Shared<D, C>, now_ms: u64) -> Option<ActiveRows> {
-        let (slot, segment_id, rows, records_end) = self.storage.active_rows()?;
+    fn expired_rows<C: Clock>(&self, shared: &Shared<D, C>, slot: u32, now_ms: u64) -> Option<ActiveRows> {
+        let (rows, records_end) = self.storage.active_rows(slot)?;
         let bytes = |at: usize| super::core::segment::row_bytes(rows, at, records_end) as u64;
         let expired = (0..rows.len()).filter(|at| rows[*at].is_expired(now_ms));
         let left = rows.iter().filter(|row| row.expires_at_ms > now_ms).map(|row| row.expires_at_ms).min();
         shared.slab.set_next_expiry(slot, left.unwrap_or(u64::MAX));
-        Some(ActiveRows { slot, segment_id, rows: expired.map(|at| (rows[at], bytes(at))).collect() })
+        Some(expired.map(|at| (rows[at], bytes(at))).collect())
     }
 
     fn close<C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
@@ -423,7 +506,7 @@ impl<D: Disk> Writer<D> {
         if shared.condition.read_only.load(Ordering::SeqCst) {
             return flushed;
         }
-        let sealed = self.storage.seal(shared).and_then(|()| {
+        let sealed = self.seal(shared, None).and_then(|()| {
             shared.condition.expiry_observed.store(true, Ordering::SeqCst);
             self.storage.sync(shared)
         });
@@ -453,9 +536,10 @@ pub(super) fn tombstone(hash: u64, key: &[u8], sequence: u64) -> EncodedRecord {
         dictionary: 0,
         tombstone: true,
         first: false,
+        outlasts: false,
     };
     let stored = bytes::Bytes::copy_from_slice(key);
     let sum = payload_sum(0, &stored);
     debug_assert!(meta.record_bytes() == record_bytes(key.len()));
-    EncodedRecord { meta, hash, stored, sum }
+    EncodedRecord { meta, hash, stored, sum, ttl_ms: 0 }
 }

@@ -67,22 +67,19 @@ impl CompactionSystem {
         slot: u32,
         now_ms: u64,
     ) -> Result<u64> {
-        let Some(active) = self.ask(|reply| WriteRequest::ExpiredRows { now_ms, reply })? else {
+        let Some(rows) = self.ask(|reply| WriteRequest::ExpiredRows { slot, now_ms, reply })? else {
+            // Sealed meanwhile: its turn comes with the next cleanup.
             return Ok(0);
         };
-        if active.slot != slot {
-            // Sealed meanwhile: its turn comes with the next cleanup.
-            tracing::debug!(segment = active.segment_id, "another segment is active by now");
-        }
         let (mut removed, mut bytes) = (0, 0);
-        for (row, row_bytes) in &active.rows {
-            let location = Location { slot: active.slot, offset: row.offset };
+        for (row, row_bytes) in &rows {
+            let location = Location { slot, offset: row.offset };
             if self.expire_row(shared, row, location) {
                 removed += 1;
                 bytes += row_bytes;
             }
         }
-        shared.slab.note_expired(active.slot, removed, bytes);
+        shared.slab.note_expired(slot, removed, bytes);
         Ok(removed)
     }
 

@@ -46,7 +46,6 @@ pub(super) struct Moved {
     pub id: EntryId,
     pub from: Location,
     pub to: IndexEntry,
-    pub bytes: u64,
 }
 
 /// A segment that is being written by a compaction.
@@ -59,12 +58,15 @@ struct Output<F> {
     written: u64,
     rows: Vec<FooterRow>,
     summary: SegmentSummary,
+    /// What its values' size classes add up to.
+    class_bytes: u64,
 }
 
 /// A finished output: durable, verified, under its temporary name until it is published.
 pub(super) struct Finished {
     pub entry: SegmentEntry,
     pub summary: SegmentSummary,
+    pub class_bytes: u64,
     pub allocated_bytes: u64,
 }
 
@@ -178,6 +180,7 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
             dictionary: 0,
             tombstone: true,
             first: false,
+            outlasts: false,
             ..meta
         };
         self.push(survivor, meta, key, payload_sum(0, key))
@@ -223,12 +226,14 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
         output.summary.add(&meta);
         output.summary.records_end = output.written + output.buffer.len() as u64;
         let size = if survivor.shadow { SizeClass::SHADOW } else { SizeClass::of(bytes) };
+        if !survivor.shadow {
+            output.class_bytes += size.bytes_estimate();
+        }
         let location = Location { slot: output.slot, offset: offset as u32 };
         self.moved.push(Moved {
             id: EntryId::of(survivor.row.hash),
             from: survivor.from,
             to: IndexEntry { location, size },
-            bytes: bytes as u64,
         });
         if output.buffer.len() >= WRITE_BYTES {
             write_out(self.shared, output)?;
@@ -268,6 +273,7 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
             written: 0,
             rows: Vec::new(),
             summary,
+            class_bytes: 0,
         })
     }
 
@@ -301,7 +307,7 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
             added_by: 0,
             sealed: Some(output.summary),
         };
-        Ok(Finished { entry, summary: output.summary, allocated_bytes })
+        Ok(Finished { entry, summary: output.summary, class_bytes: output.class_bytes, allocated_bytes })
     }
 
     fn read_back(&self, output: &Output<D::File>, reader: &D::File) -> Result<()> {

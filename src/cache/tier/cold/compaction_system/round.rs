@@ -152,7 +152,7 @@ impl CompactionSystem {
         }
         // The clock that says so has to be durable before anything is dropped on its word (T2).
         shared.condition.expiry_observed.store(true, Ordering::SeqCst);
-        let gone = row.first || row.sequence <= self.covered();
+        let gone = row.ends_its_key() || row.sequence <= self.covered();
         let shadow = IndexEntry { location: at, size: SizeClass::SHADOW };
         // The writer may have replaced it meanwhile: then the entry has been rewritten and stays.
         shared.index.replace_if(id, at, (!gone).then_some(shadow)) && !known.is_shadow()
@@ -208,7 +208,7 @@ impl CompactionSystem {
         self.watermark = watermark;
         for moved in &relocation.moved {
             if !shared.index.relocate(moved.id, moved.from, moved.to) {
-                shared.slab.note_dead_bytes(moved.to.location.slot, 1, moved.bytes);
+                shared.slab.note_dead(moved.to);
             }
         }
         for survivor in &relocation.damaged {
@@ -237,7 +237,13 @@ impl CompactionSystem {
             let temporary = names::temporary(&path);
             shared.disk.rename(&temporary, &path).map_err(|error| Error::io("rename", &temporary, error))?;
             let file = shared.disk.open_read(&path).map_err(|error| Error::io("open", &path, error))?;
-            shared.slab.install(finished.entry.slot, OpenSegment { identity, file }, finished.summary, true);
+            shared.slab.install(
+                finished.entry.slot,
+                OpenSegment { identity, file },
+                finished.summary,
+                finished.class_bytes,
+                true,
+            );
         }
         if relocation.finished.is_empty() {
             return Ok(());

@@ -3,6 +3,7 @@
 //! `storage` is owned by the writer and is the only one that appends and commits. `recovery` reads, decides, and
 //! writes nothing. `slab` holds the open files that readers share.
 
+mod active;
 pub mod manifest;
 pub mod names;
 pub mod recovery;

@@ -414,7 +414,8 @@ impl<D: Disk> Recovery<'_, D> {
             let entry = &manifest.segments[&id];
             let summary = self.summary_of(entry);
             next_sequence = next_sequence.max(summary.sequence_max + 1);
-            slab.install(entry.slot, OpenSegment { identity: entry.identity, file }, summary, true);
+            // What the values' size classes add up to is settled below.
+            slab.install(entry.slot, OpenSegment { identity: entry.identity, file }, summary, 0, true);
         }
         settle_accounts(&self.index, &slab);
         Ok(Recovered {
@@ -496,9 +497,12 @@ fn settle_accounts<F>(index: &MetadataIndex, slab: &Slab<F>) {
         let (records, bytes) = live.get(&account.slot).copied().unwrap_or_default();
         let values = account.summary.records.saturating_sub(account.summary.tombstones);
         let dead = u64::from(values).saturating_sub(records);
-        if dead > 0 {
-            let dead_bytes = account.summary.record_bytes().saturating_sub(bytes);
-            slab.note_dead_bytes(account.slot, dead, dead_bytes);
-        }
+        // Of the dead no sizes are known; they are taken to be like those of the living.
+        let class_bytes = match records {
+            0 => account.summary.record_bytes(),
+            records => (u128::from(bytes) * u128::from(values) / u128::from(records)) as u64,
+        };
+        slab.set_class_bytes(account.slot, class_bytes);
+        slab.note_dead_bytes(account.slot, dead, class_bytes.saturating_sub(bytes));
     }
 }

@@ -30,6 +30,8 @@ pub struct OpenSegment<F> {
 pub struct Account {
     summary: RwLock<SegmentSummary>,
     sealed: AtomicBool,
+    /// What the size classes of all its values add up to: against it, those of the dead are measured.
+    class_bytes: AtomicU64,
     dead_records: AtomicU64,
     dead_bytes: AtomicU64,
     expired_records: AtomicU64,
@@ -169,9 +171,16 @@ impl<F> Slab<F> {
     }
 
     /// Puts a segment into its slot.
-    pub fn install(&self, slot: u32, segment: OpenSegment<F>, summary: SegmentSummary, sealed: bool) {
+    pub fn install(
+        &self,
+        slot: u32,
+        segment: OpenSegment<F>,
+        summary: SegmentSummary,
+        class_bytes: u64,
+        sealed: bool,
+    ) {
         let place = self.slot_or_new(slot);
-        place.account.reset(summary, sealed);
+        place.account.reset(summary, class_bytes, sealed);
         *place.segment.write().unwrap_or_else(PoisonError::into_inner) = Some(segment);
     }
 
@@ -200,7 +209,7 @@ impl<F> Slab<F> {
         }
     }
 
-    /// Takes note of a record that was dead when it was written.
+    /// Takes note of records that a recovery found dead; `bytes` is what their size classes add up to.
     pub fn note_dead_bytes(&self, slot: u32, records: u64, bytes: u64) {
         if let Some(place) = self.slot(slot) {
             place.account.dead_records.fetch_add(records, Ordering::Relaxed);
@@ -224,11 +233,31 @@ impl<F> Slab<F> {
     }
 
     /// Publishes what an active segment holds by now; `expiry_min_ms` is that of the records added since.
-    pub fn publish(&self, slot: u32, summary: SegmentSummary, sealed: bool, expiry_min_ms: u64) {
+    pub fn publish(&self, slot: u32, summary: SegmentSummary, class_bytes: u64, expiry_min_ms: u64) {
         if let Some(place) = self.slot(slot) {
             *place.account.summary.write().unwrap_or_else(PoisonError::into_inner) = summary;
-            place.account.sealed.store(sealed, Ordering::SeqCst);
+            place.account.class_bytes.store(class_bytes, Ordering::Relaxed);
             place.account.next_expiry_ms.fetch_min(expiry_min_ms, Ordering::SeqCst);
+        }
+    }
+
+    /// Publishes that a segment is complete.
+    pub fn seal(&self, slot: u32, summary: SegmentSummary) {
+        if let Some(place) = self.slot(slot) {
+            *place.account.summary.write().unwrap_or_else(PoisonError::into_inner) = summary;
+            place.account.sealed.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// What was written to a segment; `None` if the slot was never used.
+    pub fn summary(&self, slot: u32) -> Option<SegmentSummary> {
+        Some(*self.slot(slot)?.account.summary.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sets what the size classes of a segment's values add up to.
+    pub fn set_class_bytes(&self, slot: u32, class_bytes: u64) {
+        if let Some(place) = self.slot(slot) {
+            place.account.class_bytes.store(class_bytes, Ordering::Relaxed);
         }
     }
 
@@ -250,7 +279,8 @@ impl<F> Slab<F> {
 }
 
 impl Account {
-    fn reset(&self, summary: SegmentSummary, sealed: bool) {
+    fn reset(&self, summary: SegmentSummary, class_bytes: u64, sealed: bool) {
+        self.class_bytes.store(class_bytes, Ordering::SeqCst);
         let next_expiry_ms = if summary.expiry_min_ms == 0 { u64::MAX } else { summary.expiry_min_ms };
         *self.summary.write().unwrap_or_else(PoisonError::into_inner) = summary;
         self.sealed.store(sealed, Ordering::SeqCst);
@@ -260,14 +290,28 @@ impl Account {
         }
     }
 
+    /// Bytes of the dead: their share of the size classes, of the bytes that the values really take. So it is exact
+    /// when all are dead, and when all are of one size.
+    fn dead_bytes(&self, summary: &SegmentSummary) -> u64 {
+        let dead = u128::from(self.dead_bytes.load(Ordering::Relaxed));
+        let class_bytes = u128::from(self.class_bytes.load(Ordering::Relaxed));
+        if class_bytes == 0 {
+            return dead as u64;
+        }
+        let tombstones = u64::from(summary.tombstones) * SizeClass::SHADOW.bytes_estimate();
+        let values = summary.record_bytes().saturating_sub(tombstones);
+        (dead.min(class_bytes) * u128::from(values) / class_bytes) as u64
+    }
+
     fn view(&self, slot: u32, identity: SegmentIdentity) -> AccountView {
+        let summary = *self.summary.read().unwrap_or_else(PoisonError::into_inner);
         AccountView {
             slot,
             identity,
             sealed: self.sealed.load(Ordering::SeqCst),
-            summary: *self.summary.read().unwrap_or_else(PoisonError::into_inner),
+            summary,
             dead_records: self.dead_records.load(Ordering::Relaxed),
-            dead_bytes: self.dead_bytes.load(Ordering::Relaxed),
+            dead_bytes: self.dead_bytes(&summary),
             expired_records: self.expired_records.load(Ordering::Relaxed),
             expired_bytes: self.expired_bytes.load(Ordering::Relaxed),
             next_expiry_ms: self.next_expiry_ms.load(Ordering::SeqCst),

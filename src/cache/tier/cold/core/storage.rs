@@ -1,65 +1,61 @@
-//! The cold tier's storage: the active segment and the manifest.
+//! The cold tier's storage: the active segments and the manifest.
 //!
 //! Owner: the writer; nobody else appends or commits. Order of a new segment (W1): its file and header, its edit, then
 //! records; all of them durable before any record is acknowledged as durable. A crash before leaves an orphan, or a
 //! tail that recovery cuts and seals.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
+use super::active::ActiveSegment;
 use super::manifest::{LoadedManifest, Manifest, replace_file};
 use super::names;
 use super::recovery::{Recovered, Tail};
-use super::segment::place_of;
 use super::slab::OpenSegment;
 use crate::cache::tier::cold::metadata_index::Location;
 use crate::cache::tier::cold::serialization::dictionary::encode_dictionary;
 use crate::cache::tier::cold::serialization::edit::{Edit, ManifestState, SegmentEntry, SyncedTail};
 use crate::cache::tier::cold::serialization::footer::{FooterRow, encode_footer};
-use crate::cache::tier::cold::serialization::record::{RECORD_ALIGN, RecordMeta, append_record};
-use crate::cache::tier::cold::serialization::segment::{
-    LogKind, SEGMENT_HEADER_BYTES, SegmentIdentity, SegmentSummary,
-};
+use crate::cache::tier::cold::serialization::record::{RECORD_ALIGN, RecordMeta};
+use crate::cache::tier::cold::serialization::segment::{LogKind, SegmentIdentity, SegmentSummary};
 use crate::cache::tier::cold::shared::{Shared, count};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Disk, DiskFile};
 
-/// A segment that is being written.
-struct ActiveSegment<F> {
-    identity: SegmentIdentity,
-    slot: u32,
-    path: PathBuf,
-    file: F,
-    /// Records that are not in the file yet.
-    buffer: Vec<u8>,
-    /// Where the buffer goes.
-    written: u64,
-    rows: Vec<FooterRow>,
-    summary: SegmentSummary,
-    /// As of the last write: what a failed write falls back to.
-    written_rows: usize,
-    written_summary: SegmentSummary,
-    /// Bytes wait for a sync.
-    dirty: bool,
-    /// Earliest expiry among the rows not published yet.
-    expiry_min_ms: u64,
-}
-
 /// The files that the writer writes.
 pub struct ColdTierStorage<D: Disk> {
     dir: PathBuf,
     manifest: Manifest<D>,
-    active: Option<ActiveSegment<D::File>>,
+    /// One a group, opened when the first record comes.
+    actives: BTreeMap<u8, ActiveSegment<D::File>>,
+    /// Bytes in their buffers.
+    buffered_bytes: usize,
     /// Sequence numbers were written since they were saved.
     clock_dirty: bool,
+}
+
+/// A record that is going to be appended.
+#[derive(Clone, Copy, Debug)]
+pub struct Placement {
+    /// Its group.
+    pub group: u8,
+    /// A segment opened for it is sealed after this time, in milliseconds of the store's clock.
+    pub seal_age_ms: Option<u64>,
+    /// Bytes it takes.
+    pub bytes: usize,
+    /// Its sequence number.
+    pub sequence: u64,
+    /// A segment opened for it counts sequence numbers from this one.
+    pub base_sequence: u64,
 }
 
 impl<D: Disk> ColdTierStorage<D> {
     /// Starts a new store: a manifest that says it is empty.
     pub fn create(disk: &D, dir: PathBuf, state: ManifestState) -> Result<Self> {
         let manifest = Manifest::create(disk, &dir, 1, state)?;
-        Ok(Self { dir, manifest, active: None, clock_dirty: false })
+        Ok(Self { dir, manifest, actives: BTreeMap::new(), buffered_bytes: 0, clock_dirty: false })
     }
 
     /// Puts a recovered store in order: seals its tails, forgets what is missing, deletes orphans.
@@ -72,7 +68,8 @@ impl<D: Disk> ColdTierStorage<D> {
             let state = ManifestState { damaged, ..loaded.state.clone() };
             Manifest::create(disk, &dir, loaded.highest_number + 1, state)?
         };
-        let mut storage = Self { dir, manifest, active: None, clock_dirty: false };
+        let mut storage =
+            Self { dir, manifest, actives: BTreeMap::new(), buffered_bytes: 0, clock_dirty: false };
         // Nothing that was read is known to be durable: the last process may have died before it synced (W1). Names
         // first: no edit may survive that names a file which does not.
         disk.sync_dir(&storage.dir).map_err(|error| sync_failed(&storage.dir, error))?;
@@ -148,7 +145,7 @@ impl<D: Disk> ColdTierStorage<D> {
             let file = disk.open(&path).map_err(|error| Error::io("open", &path, error))?;
             file.sync().map_err(|error| Error::io("sync", &path, error))?;
         }
-        found.slab.publish(slot, summary, true, u64::MAX);
+        found.slab.seal(slot, summary);
         self.manifest.append(&Edit::SealSegment { segment_id: tail.segment_id, summary })?;
         Ok(())
     }
@@ -176,59 +173,43 @@ impl<D: Disk> ColdTierStorage<D> {
         self.manifest.state()
     }
 
-    /// Makes sure that a record fits into the active segment; seals a full one and opens a new one. Returns where the
-    /// record will be. Nothing may be left in the buffer when a segment is sealed (the writer hands over first).
-    pub fn place<C: Clock>(
-        &mut self,
-        shared: &Shared<D, C>,
-        record_bytes: usize,
-        base_sequence: u64,
-        sequence: u64,
-    ) -> Result<Location> {
-        if self.wants_seal(shared.config.segment_bytes, record_bytes, sequence) {
-            self.seal(shared)?;
+    /// Makes sure that a record fits into its group's active segment; seals a full one and opens a new one. Returns
+    /// where the record will be. Nothing may be left in the buffer of a segment that is sealed (the writer hands over
+    /// first).
+    pub fn place<C: Clock>(&mut self, shared: &Shared<D, C>, record: &Placement) -> Result<Location> {
+        if self.wants_seal(shared.segment_bytes(), record) {
+            self.seal(shared, record.group)?;
         }
-        let active = match &mut self.active {
-            Some(active) => active,
-            None => {
-                let opened = self.open_segment(shared, base_sequence)?;
-                self.active.insert(opened)
-            }
-        };
-        Ok(Location { slot: active.slot, offset: (active.written + active.buffer.len() as u64) as u32 })
-    }
-
-    /// Whether the active segment has to be sealed before a record of this size and sequence number.
-    pub fn wants_seal(&self, segment_bytes: u64, record_bytes: usize, sequence: u64) -> bool {
-        self.active.as_ref().is_some_and(|active| {
-            let end = active.written + (active.buffer.len() + record_bytes) as u64;
-            let fits = end <= segment_bytes || active.rows.is_empty();
-            !fits || u32::try_from(sequence - active.identity.base_sequence).is_err()
-        })
-    }
-
-    /// Appends a record to the buffer, at the place that `place` has named.
-    pub fn append(&mut self, hash: u64, meta: &RecordMeta, stored: &[u8], sum: u32) {
-        let active = self.active.as_mut().expect("place has opened a segment");
-        let offset = active.written + active.buffer.len() as u64;
-        append_record(&mut active.buffer, meta, stored, sum, place_of(&active.identity, offset));
-        active.rows.push(FooterRow::new(hash, offset as u32, meta));
-        active.summary.add(meta);
-        active.summary.records_end = active.written + active.buffer.len() as u64;
-        if meta.expires_at_ms != 0 {
-            active.expiry_min_ms = active.expiry_min_ms.min(meta.expires_at_ms);
+        if !self.actives.contains_key(&record.group) {
+            let opened = self.open_segment(shared, record)?;
+            self.actives.insert(record.group, opened);
         }
+        let active = &self.actives[&record.group];
+        Ok(Location { slot: active.slot, offset: active.end() as u32 })
     }
 
-    /// Bytes in the buffer.
+    /// Whether the group's active segment has to be sealed before this record.
+    pub fn wants_seal(&self, segment_bytes: u64, record: &Placement) -> bool {
+        let active = self.actives.get(&record.group);
+        active.is_some_and(|active| active.is_full_for(segment_bytes, record.bytes, record.sequence))
+    }
+
+    /// Appends a record to the buffer of its group, at the place that `place` has named.
+    pub fn append(&mut self, group: u8, hash: u64, meta: &RecordMeta, stored: &[u8], sum: u32) {
+        let active = self.actives.get_mut(&group).expect("place has opened a segment");
+        active.append(hash, meta, stored, sum);
+        self.buffered_bytes += meta.record_bytes();
+    }
+
+    /// Bytes in all buffers.
     pub fn buffered_bytes(&self) -> usize {
-        self.active.as_ref().map_or(0, |active| active.buffer.len())
+        self.buffered_bytes
     }
 
     fn open_segment<C: Clock>(
         &mut self,
         shared: &Shared<D, C>,
-        base_sequence: u64,
+        record: &Placement,
     ) -> Result<ActiveSegment<D::File>> {
         let slot = shared.slab.reserve().ok_or_else(|| {
             Error::new(ErrorKind::Io, "a quarter of a million segments are open: use larger segments")
@@ -237,9 +218,9 @@ impl<D: Disk> ColdTierStorage<D> {
             store_id: shared.store_id,
             segment_id: shared.take_file_id(),
             nonce: fastrand::u64(..),
-            base_sequence,
+            base_sequence: record.base_sequence,
             log: LogKind::Fresh,
-            group: 0,
+            group: record.group,
         };
         let path = names::segment(&self.dir, identity.segment_id);
         let opened = (|| {
@@ -262,95 +243,74 @@ impl<D: Disk> ColdTierStorage<D> {
                 return Err(error);
             }
         };
-        let summary =
-            SegmentSummary { records_end: SEGMENT_HEADER_BYTES as u64, ..SegmentSummary::default() };
-        shared.slab.install(slot, OpenSegment { identity, file: reader }, summary, false);
-        Ok(ActiveSegment {
-            identity,
-            slot,
-            path,
-            file,
-            buffer: Vec::new(),
-            written: SEGMENT_HEADER_BYTES as u64,
-            rows: Vec::new(),
-            summary,
-            written_rows: 0,
-            written_summary: summary,
-            dirty: true,
-            expiry_min_ms: u64::MAX,
-        })
+        let age_ms = record.seal_age_ms;
+        let seal_at_ms = age_ms.map_or(u64::MAX, |age_ms| shared.clock.now_ms() + age_ms);
+        let active = ActiveSegment::new(identity, slot, path, file, seal_at_ms);
+        shared.slab.install(slot, OpenSegment { identity, file: reader }, *active.summary(), 0, false);
+        Ok(active)
     }
 
-    /// Writes the buffer: one write.
-    ///
-    /// # Errors
-    /// When it fails; then `discard` forgets the buffered records and the next ones are written in their place.
-    pub fn write_out<C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
-        let Some(active) = &mut self.active else { return Ok(()) };
-        if active.buffer.is_empty() {
-            return Ok(());
+    /// Writes the buffers: one write a segment. Returns the slots of those that could not be written, and why;
+    /// `discard` has to forget their records, the next ones are written in their place.
+    pub fn write_out<C: Clock>(&mut self, shared: &Shared<D, C>) -> Vec<(u32, Error)> {
+        let mut failed = Vec::new();
+        for active in self.actives.values_mut().filter(|active| active.buffered_bytes() > 0) {
+            match active.write_out() {
+                Ok((bytes, expiry_min_ms)) => {
+                    count(&shared.counters.segment_bytes_written, bytes);
+                    let (summary, class_bytes) = (*active.summary(), active.class_bytes());
+                    shared.slab.publish(active.slot, summary, class_bytes, expiry_min_ms);
+                    self.clock_dirty = true;
+                }
+                Err(error) => failed.push((active.slot, Error::io("append to", &active.path, error))),
+            }
         }
-        active.dirty = true;
-        active
-            .file
-            .write_full_at(&active.buffer, active.written)
-            .map_err(|error| Error::io("append to", &active.path, error))?;
-        count(&shared.counters.segment_bytes_written, active.buffer.len() as u64);
-        active.written += active.buffer.len() as u64;
-        active.buffer.clear();
-        active.written_rows = active.rows.len();
-        active.written_summary = active.summary;
-        shared.slab.publish(active.slot, active.summary, false, active.expiry_min_ms);
-        active.expiry_min_ms = u64::MAX;
-        self.clock_dirty = true;
-        Ok(())
+        self.buffered_bytes = 0;
+        failed
     }
 
-    /// Forgets the records that a failed write left in the buffer, and blanks what it left in the file: a whole record
-    /// there would be found by a recovery although its caller was told that it is lost.
+    /// Forgets the records that a failed write left in a segment's buffer.
     ///
     /// # Errors
-    /// [`ErrorKind::ReadOnly`] if that fails.
-    pub fn discard(&mut self) -> Result<()> {
-        let Some(active) = &mut self.active else { return Ok(()) };
-        active.buffer.clear();
-        active.rows.truncate(active.written_rows);
-        active.summary = active.written_summary;
-        active.expiry_min_ms = u64::MAX;
-        let blanked = (|| {
-            let left = active.file.len()?.saturating_sub(active.written);
-            active.file.write_full_at(&vec![0; left as usize], active.written)
-        })();
-        blanked.map_err(|error| {
+    /// [`ErrorKind::ReadOnly`] if the file cannot be blanked.
+    pub fn discard(&mut self, slot: u32) -> Result<()> {
+        let Some(active) = self.actives.values_mut().find(|active| active.slot == slot) else {
+            return Ok(());
+        };
+        active.discard().map_err(|error| {
             let error = Error::io("take back a failed write to", &active.path, error);
             Error::new(ErrorKind::ReadOnly, error.to_string())
         })
     }
 
-    /// Completes the active segment: footer, sync, edit. A crash in between leaves a tail.
-    pub fn seal<C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
-        self.write_out(shared)?;
-        let Some(active) = &mut self.active else { return Ok(()) };
-        if active.rows.is_empty() {
+    /// Completes a group's active segment: footer, sync, edit. A crash in between leaves a tail. Its buffer must have
+    /// been written.
+    pub fn seal<C: Clock>(&mut self, shared: &Shared<D, C>, group: u8) -> Result<()> {
+        let Some(active) = self.actives.get_mut(&group).filter(|active| !active.is_empty()) else {
             return Ok(());
-        }
-        let mut summary = active.summary;
-        // A failed write may have left the file longer than its records; the footer goes to its very end.
-        let len = active.file.len().map_err(|error| Error::io("stat", &active.path, error))?;
-        let footer_at = len.max(active.written).next_multiple_of(RECORD_ALIGN as u64);
-        let ActiveSegment { identity, rows, .. } = active;
-        let footer = encode_footer(identity.segment_id, identity.nonce, footer_at, rows, &mut summary);
-        active
-            .file
-            .write_full_at(&footer, footer_at)
-            .map_err(|error| Error::io("seal", &active.path, error))?;
-        count(&shared.counters.segment_bytes_written, footer.len() as u64);
-        active.file.sync().map_err(|error| sync_failed(&active.path, error))?;
+        };
+        debug_assert_eq!(active.buffered_bytes(), 0, "the writer hands over first");
+        let footer = active.write_footer().map_err(|error| Error::io("seal", &active.path, error));
+        let (summary, footer_bytes) = footer?;
+        count(&shared.counters.segment_bytes_written, footer_bytes);
+        active.sync().map_err(|error| sync_failed(&active.path, error))?;
         let segment_id = active.identity.segment_id;
         self.manifest.append(&Edit::SealSegment { segment_id, summary })?;
-        shared.slab.publish(active.slot, summary, true, u64::MAX);
-        self.active = None;
+        shared.slab.seal(active.slot, summary);
+        self.actives.remove(&group);
         Ok(())
+    }
+
+    /// The groups whose active segment is to be sealed: all, or those that have come of age.
+    pub fn groups_to_seal(&self, aged_at_ms: Option<u64>) -> Vec<u8> {
+        let aged =
+            |active: &ActiveSegment<D::File>| aged_at_ms.is_none_or(|now_ms| active.seal_at_ms <= now_ms);
+        self.actives.iter().filter(|(_, active)| aged(active)).map(|(group, _)| *group).collect()
+    }
+
+    /// Store time at which the next active segment comes of age; `u64::MAX` if none does.
+    pub fn next_seal_ms(&self) -> u64 {
+        self.actives.values().map(|active| active.seal_at_ms).min().unwrap_or(u64::MAX)
     }
 
     /// Makes everything written so far durable, and saves the clock with it.
@@ -359,12 +319,8 @@ impl<D: Disk> ColdTierStorage<D> {
     /// [`ErrorKind::ReadOnly`] when a sync fails: what the kernel has dropped cannot be known, so nothing may be
     /// acknowledged on these files again.
     pub fn sync<C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
-        self.write_out(shared)?;
-        if let Some(active) = &mut self.active
-            && active.dirty
-        {
-            active.file.sync().map_err(|error| sync_failed(&active.path, error))?;
-            active.dirty = false;
+        for active in self.actives.values_mut() {
+            active.sync().map_err(|error| sync_failed(&active.path, error))?;
         }
         let observed = shared.condition.expiry_observed.swap(false, Ordering::SeqCst);
         if self.clock_dirty || observed {
@@ -381,12 +337,12 @@ impl<D: Disk> ColdTierStorage<D> {
         Ok(())
     }
 
-    /// Saves, behind the sync of the data, the clock and how far the active segment is durable.
+    /// Saves, behind the sync of the data, the clock and how far the active segments are durable.
     fn save_clock<C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
-        let tails = self.active.iter().map(|active| SyncedTail {
+        let tails = self.actives.values().map(|active| SyncedTail {
             segment_id: active.identity.segment_id,
-            records_end: active.written,
-            shadow_max: active.written_summary.shadow_max,
+            records_end: active.written_summary().records_end,
+            shadow_max: active.written_summary().shadow_max,
         });
         self.manifest.append(&Edit::SaveClock {
             clock_ms: shared.clock.now_ms(),
@@ -407,15 +363,18 @@ impl<D: Disk> ColdTierStorage<D> {
 
     /// Whether something waits for a sync.
     pub fn is_dirty(&self) -> bool {
-        self.clock_dirty
-            || self.manifest.is_dirty()
-            || self.active.as_ref().is_some_and(|active| active.dirty || !active.buffer.is_empty())
+        self.clock_dirty || self.manifest.is_dirty() || self.actives.values().any(ActiveSegment::is_dirty)
     }
 
-    /// The active segment's slot, number, rows and end of records.
-    pub fn active_rows(&self) -> Option<(u32, u64, &[FooterRow], u64)> {
-        let active = self.active.as_ref()?;
-        Some((active.slot, active.identity.segment_id, &active.rows, active.summary.records_end))
+    /// What an active segment holds, the buffer included; `None` if the slot's segment is not active.
+    pub fn active_summary(&self, slot: u32) -> Option<&SegmentSummary> {
+        self.actives.values().find(|active| active.slot == slot).map(ActiveSegment::summary)
+    }
+
+    /// Rows and end of records of the active segment in a slot; `None` if there is none (any more).
+    pub fn active_rows(&self, slot: u32) -> Option<(&[FooterRow], u64)> {
+        let active = self.actives.values().find(|active| active.slot == slot)?;
+        Some((active.rows(), active.summary().records_end))
     }
 }
 

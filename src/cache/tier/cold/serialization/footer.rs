@@ -15,6 +15,7 @@ const MAGIC: &[u8; 8] = b"LARDFTR1";
 const BLOCK_ROWS: usize = 128;
 const BLOCK_HEADER_BYTES: usize = 24;
 const HASH_BYTES: usize = 8;
+const FLAG_BITS: u32 = 3;
 
 /// One record, as the footer knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct FooterRow {
     pub tombstone: bool,
     /// Nothing of this key was known when it was written.
     pub first: bool,
+    /// Whatever older of the key is on disk expires no later than this.
+    pub outlasts: bool,
 }
 
 impl FooterRow {
@@ -43,6 +46,7 @@ impl FooterRow {
             offset,
             tombstone: meta.tombstone,
             first: meta.first,
+            outlasts: meta.outlasts,
         }
     }
 
@@ -54,6 +58,11 @@ impl FooterRow {
     /// Whether its disappearance could expose an older version of the key.
     pub fn is_shadow(&self) -> bool {
         self.tombstone || !self.first
+    }
+
+    /// Whether nothing older of the key can come back once it has expired.
+    pub fn ends_its_key(&self) -> bool {
+        self.first || self.outlasts
     }
 }
 
@@ -67,7 +76,7 @@ struct Trailer {
 }
 
 /// Bytes of the trailer that ends a sealed segment.
-pub const TRAILER_BYTES: usize = 16 + 8 + 8 + 116 + 4 + 4;
+pub const TRAILER_BYTES: usize = 16 + 8 + 8 + 124 + 4 + 4;
 
 /// The footer's bytes, to be written at `footer_at`: the end of the records, or, behind a torn end that was cut, the
 /// end of the file. Sets the summary's `file_bytes`.
@@ -183,12 +192,16 @@ fn encode_block(rows: &[FooterRow], out: &mut Vec<u8>) {
     }
     let mut columns = BitWriter::new(out);
     for (row, step) in rows.iter().zip(steps()) {
-        columns.put(u64::from(row.tombstone) | u64::from(row.first) << 1, 2);
+        columns.put(flags_of(row), FLAG_BITS);
         columns.put(step, widths[0]);
         columns.put(row.sequence - base_sequence, widths[1]);
         columns.put(expiry_column(row), widths[2]);
     }
     columns.finish();
+}
+
+fn flags_of(row: &FooterRow) -> u64 {
+    u64::from(row.tombstone) | u64::from(row.first) << 1 | u64::from(row.outlasts) << 2
 }
 
 /// Appends the rows of the block at the start of `bytes`; returns the bytes it took.
@@ -206,7 +219,7 @@ fn decode_block(bytes: &[u8], rows: &mut Vec<FooterRow>) -> Result<usize> {
     let hashes = bytes.get(BLOCK_HEADER_BYTES..columns_at).ok_or(FormatError::Short)?;
     let mut columns = BitReader::new(&bytes[columns_at..]);
     for hash in hashes.chunks_exact(HASH_BYTES) {
-        let flags = columns.take(2)?;
+        let flags = columns.take(FLAG_BITS)?;
         let step = columns.take(widths[0])?;
         unit = unit.checked_add(step).ok_or(FormatError::Invalid("row offset"))?;
         let sequence = base_sequence.wrapping_add(columns.take(widths[1])?);
@@ -222,6 +235,7 @@ fn decode_block(bytes: &[u8], rows: &mut Vec<FooterRow>) -> Result<usize> {
             offset: offset.ok_or(FormatError::Invalid("row offset"))?,
             tombstone: flags & 1 != 0,
             first: flags & 2 != 0,
+            outlasts: flags & 4 != 0,
         });
     }
     Ok(columns_at + columns.bytes_read())

@@ -20,6 +20,7 @@ const LEN_BITS: u32 = 27;
 const LEN_MASK: u32 = (1 << LEN_BITS) - 1;
 const TOMBSTONE: u32 = 1 << LEN_BITS;
 const FIRST: u32 = 1 << (LEN_BITS + 1);
+const OUTLASTS: u32 = 1 << (LEN_BITS + 2);
 
 /// Largest raw length (key and value) a record may name; what is larger is damage.
 pub const RAW_BYTES_LIMIT: usize = KEY_BYTES_LIMIT + VALUE_BYTES_LIMIT;
@@ -56,12 +57,20 @@ pub struct RecordMeta {
     pub tombstone: bool,
     /// Nothing of this key was known when it was written: its disappearance exposes nothing older.
     pub first: bool,
+    /// Every older version of its key that may be on disk expires no later than this one does: once this one has
+    /// expired, nothing older can come back.
+    pub outlasts: bool,
 }
 
 impl RecordMeta {
     /// Whether its disappearance could expose an older version of the key.
     pub fn is_shadow(&self) -> bool {
         self.tombstone || !self.first
+    }
+
+    /// Whether something older of the key may still be in force when this record has expired.
+    pub fn is_exposing(&self) -> bool {
+        self.is_shadow() && !self.outlasts
     }
 
     /// Bytes the record takes in a segment.
@@ -114,6 +123,9 @@ pub fn append_record(out: &mut Vec<u8>, meta: &RecordMeta, stored: &[u8], sum: u
     if meta.first {
         flags |= FIRST;
     }
+    if meta.outlasts {
+        flags |= OUTLASTS;
+    }
     let mut expires_at_ms = [0; 6];
     expires_at_ms.copy_from_slice(&meta.expires_at_ms.to_le_bytes()[..6]);
     let mut bytes = [0; RECORD_HEADER_BYTES];
@@ -163,8 +175,9 @@ impl UnverifiedRecord {
             dictionary: header.dictionary,
             tombstone: flags & TOMBSTONE != 0,
             first: flags & FIRST != 0,
+            outlasts: flags & OUTLASTS != 0,
         };
-        if flags & !(TOMBSTONE | FIRST) != 0 {
+        if flags & !(TOMBSTONE | FIRST | OUTLASTS) != 0 {
             return Err(FormatError::Invalid("record flags"));
         }
         if meta.raw_len as usize > RAW_BYTES_LIMIT || meta.raw_len < meta.key_len {

@@ -34,7 +34,7 @@ pub struct SegmentIdentity {
     pub base_sequence: u64,
     /// Which log.
     pub log: LogKind,
-    /// Expiry group within the log, 0 to 15.
+    /// Which of the log's groups: records that are likely to die together (see `groups.rs`).
     pub group: u8,
 }
 
@@ -85,6 +85,8 @@ pub struct SegmentSummary {
     pub sequence_max: u64,
     /// Highest sequence number of a shadow (a record that replaced something); 0 if there is none.
     pub shadow_max: u64,
+    /// Highest sequence number of a record whose expiry could expose something older; 0 if there is none.
+    pub exposing_max: u64,
     /// Bytes of keys and values before compression.
     pub raw_bytes: u64,
     /// Bytes of keys and values as stored.
@@ -126,6 +128,9 @@ impl SegmentSummary {
         self.sequence_max = self.sequence_max.max(record.sequence);
         if record.is_shadow() {
             self.shadow_max = self.shadow_max.max(record.sequence);
+        }
+        if record.is_exposing() {
+            self.exposing_max = self.exposing_max.max(record.sequence);
         }
         self.raw_bytes += u64::from(record.raw_len);
         self.payload_bytes += u64::from(record.stored_len);
