@@ -4,6 +4,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
+
+use crate::cache::eviction::Eviction;
 use crate::error::{Error, Result};
 
 /// Configuration of the whole cache. Its parts are the tiers' own configurations.
@@ -81,6 +84,17 @@ pub enum Compression {
     Fixed(Codec),
 }
 
+/// Which new entries are stored once the capacity is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Admission {
+    /// All of them (default).
+    All,
+    /// Those whose key was offered before, not too long ago: keys that come once and never again do not wear the disk
+    /// out and push nothing else out. Costs about two bytes of memory for each entry that fits.
+    Frequency,
+}
+
 /// A way to store a record's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -140,6 +154,10 @@ pub struct ColdTierConfig {
     pub(crate) retune_ratio: f64,
     pub(crate) sample_entries_max: usize,
     pub(crate) clock_jump_max: Duration,
+    pub(crate) capacity_bytes: Option<u64>,
+    pub(crate) admission: Admission,
+    pub(crate) write_budget_bytes_per_day: Option<u64>,
+    pub(crate) evictions: Option<Sender<Eviction>>,
 }
 
 /// Longest key the format can hold.
@@ -172,6 +190,10 @@ impl ColdTierConfig {
             retune_ratio: 0.5,
             sample_entries_max: 1000,
             clock_jump_max: Duration::from_secs(366 * 24 * 3600),
+            capacity_bytes: None,
+            admission: Admission::All,
+            write_budget_bytes_per_day: None,
+            evictions: None,
         }
     }
 
@@ -264,6 +286,38 @@ impl ColdTierConfig {
         self
     }
 
+    /// Bytes that the store's directory may take, as `du` counts it, at any moment and with everything that
+    /// maintenance writes on its way. Default none; at least 16 segments (of [`segment_bytes`](Self::segment_bytes),
+    /// or 1/256 of the capacity, but at least 1 MiB, whichever is less) and 4 MiB.
+    ///
+    /// Segments are at most 1/256 of the capacity, or 1 MiB. When it is reached, entries are evicted by value: those
+    /// that were read least for their bytes and their remaining life go first. Subdirectories are not counted.
+    pub fn capacity_bytes(mut self, bytes: u64) -> Self {
+        self.capacity_bytes = Some(bytes);
+        self
+    }
+
+    /// Which new entries are stored once the capacity is reached. Default [`Admission::All`].
+    pub fn admission(mut self, admission: Admission) -> Self {
+        self.admission = admission;
+        self
+    }
+
+    /// Bytes that may be written to segments in a day, to spare a disk that wears out. Default none; at least 1 MiB.
+    /// Up to an hour's worth may be written at once; beyond it, new entries are not stored (and counted as rejected).
+    pub fn write_budget_bytes_per_day(mut self, bytes: u64) -> Self {
+        self.write_budget_bytes_per_day = Some(bytes);
+        self
+    }
+
+    /// Who learns of each eviction, with its reason. The store never waits for the listener: what its channel has no
+    /// room for is counted in [`ColdStats::evictions_untold`](crate::ColdStats::evictions_untold). Costs reading the
+    /// keys of what is evicted.
+    pub fn evictions(mut self, listener: Sender<Eviction>) -> Self {
+        self.evictions = Some(listener);
+        self
+    }
+
     /// The directory.
     pub fn dir(&self) -> &std::path::Path {
         &self.dir
@@ -290,6 +344,12 @@ impl ColdTierConfig {
         if let Durability::Interval(interval) = self.durability {
             within_time("durability", interval, Duration::from_millis(1)..=hour)?;
         }
+        if let Some(capacity) = self.capacity_bytes {
+            check_capacity(capacity, self.segment_bytes)?;
+        }
+        if let Some(budget) = self.write_budget_bytes_per_day {
+            within("write_budget_bytes_per_day", budget, 1 << 20..=u64::MAX)?;
+        }
         if let Some(ttl) = self.default_ttl {
             within_time("default_ttl", ttl, Duration::from_millis(1)..=TTL_LIMIT)?;
         }
@@ -298,6 +358,20 @@ impl ColdTierConfig {
         }
         Ok(())
     }
+}
+
+/// Size of segments in a directory of this capacity.
+pub(crate) fn segment_bytes_at(capacity_bytes: u64, segment_bytes_max: u64) -> u64 {
+    (capacity_bytes / 256).max(1 << 20).min(segment_bytes_max)
+}
+
+/// Refuses a capacity that is too small for what a store needs besides its entries.
+pub(crate) fn check_capacity(capacity_bytes: u64, segment_bytes_max: u64) -> Result<()> {
+    let min = 16 * segment_bytes_at(capacity_bytes, segment_bytes_max) + (4 << 20);
+    if capacity_bytes >= min {
+        return Ok(());
+    }
+    Err(Error::config("capacity_bytes", format!("{capacity_bytes} is too little; {min} at least")))
 }
 
 fn within<T: PartialOrd + std::fmt::Display>(

@@ -33,6 +33,7 @@ mod config;
 mod error;
 pub mod io;
 
+pub use cache::eviction::{Eviction, EvictionReason};
 pub use cache::stats::{ColdStats, RecoveryStats};
 pub use cache::tier::cold::report::{
     Candidate, CleanupReport, CompactionReport, CompactionTask, CompressionChoice, RebuildReport, TaskReport,
@@ -43,7 +44,9 @@ pub use cache::tier::cold::{
     VerifyReport, inspect, verify,
 };
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use config::{CacheConfig, Codec, ColdTierConfig, Compression, Durability, Maintenance, QueueFull};
+pub use config::{
+    Admission, CacheConfig, Codec, ColdTierConfig, Compression, Durability, Maintenance, QueueFull,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use io::{Disk, DiskFile, OsDisk};
 

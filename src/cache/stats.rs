@@ -64,10 +64,39 @@ pub struct ColdStats {
     pub compactions: u64,
     /// Bytes reclaimed by compactions and cleanups, as the file system had allocated them.
     pub bytes_reclaimed: u64,
+    /// Bytes that the directory takes, what is accepted and not written yet included.
+    pub disk_bytes: u64,
+    /// Bytes that it may take; `None` = no bound.
+    pub capacity_bytes: Option<u64>,
+    /// Live entries evicted because the capacity was reached.
+    pub evicted: u64,
+    /// Bytes of their records.
+    pub evicted_bytes: u64,
+    /// Inserts that admission or the write budget did not let in.
+    pub rejected: u64,
+    /// Evictions that the listener's channel had no room for.
+    pub evictions_untold: u64,
     /// Forward jumps of the wall clock that were refused.
     pub clock_jumps_refused: u64,
     /// What recovery found when the store was opened.
     pub recovery: RecoveryStats,
+}
+
+impl ColdStats {
+    /// Bytes written to segment files, by maintenance too, for each byte of the records as first stored; 0 before the
+    /// first insert.
+    pub fn written_amplification(&self) -> f64 {
+        ratio(self.segment_bytes_written, self.stored_bytes_inserted)
+    }
+
+    /// Bytes of the segment files for each byte of the live records in them; 0 if none is live.
+    pub fn space_amplification(&self) -> f64 {
+        ratio(self.segment_bytes, self.live_bytes)
+    }
+}
+
+fn ratio(of: u64, to: u64) -> f64 {
+    if to == 0 { 0.0 } else { of as f64 / to as f64 }
 }
 
 /// What recovery found and did when the store was opened.

@@ -8,12 +8,14 @@
 //! The parts: `policy` decides, `round` and `relocation` compact, `expiry` cleans up, `saved_index` saves the index,
 //! `tuning` measures, `files` holds what they share.
 
+mod eviction;
 mod expiry;
 mod files;
 pub(super) mod policy;
 mod relocation;
 mod round;
 mod saved_index;
+mod survivor_groups;
 mod tuning;
 
 use std::collections::BTreeMap;
@@ -23,8 +25,8 @@ use crossbeam_channel::{Sender, bounded};
 
 use self::expiry::Emptied;
 use self::files::is_due;
-use self::policy::{Circumstances, Trigger, choose_victims};
-use self::round::{RoundProgress, victim_bytes};
+use self::policy::{Circumstances, Trigger, choose_all, choose_merger, choose_round, cleanup_due_ms};
+use self::round::{Keep, RoundProgress, victim_bytes};
 use self::saved_index::{REBUILD_SEGMENTS, check_batch};
 use super::core::slab::AccountView;
 use super::message::{Committed, WriteRequest};
@@ -43,18 +45,27 @@ pub(super) struct CompactionSystem {
     watermark: u64,
     dictionaries: BTreeMap<u8, DictionaryEntry>,
     parameters: ParametersEntry,
+    /// Bytes written to segments when the index was saved last.
+    written_at_snapshot: u64,
+    /// Bytes that evictions have copied.
+    copied_by_eviction: u64,
+    /// Store time when it was opened.
+    opened_at_ms: u64,
     /// Number of the last edit this worker has finished with (E0 of the next snapshot).
     finished_edit: u64,
 }
 
 impl CompactionSystem {
-    pub(super) fn new(state: &ManifestState, writer: Sender<WriteRequest>) -> Self {
+    pub(super) fn new(state: &ManifestState, writer: Sender<WriteRequest>, now_ms: u64) -> Self {
         Self {
             writer,
             snapshots: state.snapshots.clone(),
             watermark: state.watermark,
             dictionaries: state.dictionaries.clone(),
             parameters: state.parameters,
+            written_at_snapshot: 0,
+            copied_by_eviction: 0,
+            opened_at_ms: now_ms,
             finished_edit: state.edit,
         }
     }
@@ -80,14 +91,17 @@ impl CompactionSystem {
         // A codec fixed by the configuration was not chosen for the data: nothing is stored anew for its sake.
         let is_tuned = shared.config.compression == Compression::Tuned;
         Circumstances {
-            segment_bytes: shared.config.segment_bytes,
+            segment_bytes: shared.segment_bytes(),
             now_ms: shared.clock.now_ms(),
+            dead_ratio_max: shared.config.dead_ratio_max,
+            covered: self.covered(),
             expected_ratio: self.parameters.expected_ratio.into(),
             parameters_since: if is_tuned { self.parameters.since_file_id } else { 0 },
         }
     }
 
     /// Rewrites segments that hold dead, expired or outdated bytes, round by round; each round is committed on its own.
+    /// By itself, one round, so that whatever is more urgent comes next; asked for, all that pays.
     ///
     /// # Errors
     /// What stopped it. Rounds committed before stay; the one that failed is undone, its victims untouched.
@@ -97,26 +111,36 @@ impl CompactionSystem {
         trigger: Trigger,
     ) -> Result<CompactionReport> {
         let started = Instant::now();
-        if trigger == Trigger::Requested {
-            // Garbage in the active segment counts too.
+        let circumstances = self.circumstances(shared);
+        let accounts = shared.slab.accounts();
+        // Garbage in the active segments counts too.
+        if trigger == Trigger::Requested || policy::wants_roll(&accounts, &circumstances) {
             self.ask(|reply| WriteRequest::Seal { reply })?;
         }
-        let circumstances = self.circumstances(shared);
-        let rounds = choose_victims(&shared.slab.accounts(), trigger, &circumstances);
+        let accounts = shared.slab.accounts();
+        let rounds = match trigger {
+            Trigger::Requested => choose_all(&accounts, &circumstances),
+            Trigger::Automatic => vec![choose_round(&accounts, &circumstances)],
+        };
         shared.state.advance(0.1);
         let total: u64 = rounds.iter().flatten().map(victim_bytes).sum();
         self.cover_shadows(shared, &rounds, trigger)?;
         let mut report = CompactionReport::default();
         let mut before = 0;
-        for round in &rounds {
+        for round in rounds.iter().filter(|round| !round.is_empty()) {
             let bytes: u64 = round.iter().map(victim_bytes).sum();
             let progress = RoundProgress { before, bytes, total };
-            self.compact_round(shared, round, &progress, &mut report)?;
+            let live: u64 = round.iter().map(|victim| victim.account.live_bytes()).sum();
+            self.make_room_for_output(shared, live)?;
+            self.compact_round(shared, round, Keep::All, &progress, &mut report)?;
             before += bytes;
+        }
+        if trigger == Trigger::Requested {
+            self.merge_left_overs(shared, &mut report)?;
         }
         shared.state.advance(1.0);
         report.duration = started.elapsed();
-        if !rounds.is_empty() {
+        if report.segments_removed > 0 {
             count(&shared.counters.compactions, 1);
             tracing::info!(
                 victims = report.segments_removed,
@@ -128,19 +152,39 @@ impl CompactionSystem {
         Ok(report)
     }
 
+    /// Puts together what the rounds of a compaction left part full.
+    fn merge_left_overs<D: Disk, C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        report: &mut CompactionReport,
+    ) -> Result<()> {
+        let victims = choose_merger(&shared.slab.accounts(), &self.circumstances(shared));
+        if victims.is_empty() {
+            return Ok(());
+        }
+        // All but done: what it moves is little beside what was moved before.
+        let bytes = victims.iter().map(victim_bytes).sum();
+        let progress = RoundProgress { before: 99 * bytes, bytes, total: 100 * bytes };
+        self.compact_round(shared, &victims, Keep::All, &progress, report)
+    }
+
     /// Takes every entry past its time out of the index and the accounts; drops segments that hold nothing else by
     /// their footers alone, records unread.
     pub(super) fn cleanup_expired_entries<D: Disk, C: Clock>(
         &mut self,
         shared: &Shared<D, C>,
+        trigger: Trigger,
     ) -> Result<CleanupReport> {
         let started = Instant::now();
         let now_ms = shared.clock.now_ms();
         // What was accepted before this call is in a segment, where it can be found.
         self.ask(|reply| WriteRequest::Barrier { sync: false, reply })?;
         let mut report = CleanupReport::default();
-        let accounts: Vec<AccountView> =
-            shared.slab.accounts().into_iter().filter(|account| is_due(account, now_ms)).collect();
+        let due = |account: &AccountView| match trigger {
+            Trigger::Requested => is_due(account, now_ms),
+            Trigger::Automatic => cleanup_due_ms(account) <= now_ms,
+        };
+        let accounts: Vec<AccountView> = shared.slab.accounts().into_iter().filter(due).collect();
         shared.state.advance(0.2);
         let mut emptied = Vec::new();
         for (at, account) in accounts.iter().enumerate() {
@@ -152,7 +196,7 @@ impl CompactionSystem {
                 report.expired_removed += expired.removed;
                 // Unexpiring records, shadows among them, keep a segment; so does any that dies later.
                 if account.summary.unexpiring == 0 && account.summary.expiry_max_ms <= now_ms {
-                    let sweep = expired.lost || account.summary.shadow_max > 0;
+                    let sweep = expired.lost || account.summary.exposing_max > 0;
                     emptied.push(Emptied { account: *account, sweep });
                 }
             }

@@ -20,9 +20,10 @@ use super::shared::{Shared, count};
 use super::state::CompactionState;
 use super::view::{SegmentInfo, cold_stats, compression_choice, segment_infos};
 use super::writer::tombstone;
+use crate::cache::eviction::EvictionReason;
 use crate::cache::stats::ColdStats;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{ColdTierConfig, Durability, TTL_LIMIT};
+use crate::config::{ColdTierConfig, Durability, TTL_LIMIT, check_capacity};
 use crate::error::{Error, Result};
 use crate::io::{Disk, OsDisk};
 
@@ -167,9 +168,14 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         }
         shared.condition.check_writable()?;
         let raw_len = key.len() + value.len();
+        shared.ledger.check_record(raw_len as u64)?;
+        let hash = key_hash(key, shared.hash_seed);
         // Room is reserved before anything changes; what compression saves is given back.
         let reserved = raw_len as u64 + QUEUE_OVERHEAD_BYTES;
-        shared.budget.reserve(reserved)?;
+        if let Some(reason) = shared.reject(hash, reserved) {
+            return self.turn_away(key, hash, reason);
+        }
+        self.reserve(reserved)?;
         let expires_at_ms = ttl.map_or(0, |ttl| shared.clock.now_ms() + millis_up(ttl));
         // Held until the record is sent, and only for the parameters in force: so a dictionary that has gone out of
         // force is free to go once its lock and the queue are.
@@ -198,9 +204,9 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
             outlasts: false,
         };
         let sum = payload_sum(dictionary_id, &encoded.stored);
-        let hash = key_hash(key, shared.hash_seed);
         let charge = meta.stored_len as u64 + QUEUE_OVERHEAD_BYTES;
         shared.budget.give_back(reserved - charge);
+        shared.ledger.strike(reserved - charge);
         count(&shared.counters.inserts, 1);
         count(&shared.counters.raw_bytes_inserted, raw_len as u64);
         count(&shared.counters.stored_bytes_inserted, meta.record_bytes() as u64);
@@ -209,6 +215,26 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         let wait = self.send(record, charge)?;
         drop(dictionary);
         self.wait_durable(wait)
+    }
+
+    /// Reserves room in the queue and on the disk, and asks for more in time.
+    fn reserve(&self, bytes: u64) -> Result<()> {
+        let shared = &*self.crew;
+        shared.budget.reserve(bytes, || {
+            shared.condition.check_writable()?;
+            let entries = shared.index.len();
+            if shared.ledger.asks_for_relief(entries) {
+                self.request(TaskRequest::Relieve)?;
+            }
+            Ok(shared.ledger.try_reserve(bytes, entries))
+        })
+    }
+
+    /// Does not store an entry; an older version of it goes all the same.
+    fn turn_away(&self, key: &[u8], hash: u64, reason: EvictionReason) -> Result<()> {
+        count(&self.crew.counters.rejected, 1);
+        self.crew.tell_eviction(reason, 0, || Some(Bytes::copy_from_slice(key)));
+        self.remove_hash(key, hash)
     }
 
     /// Puts a record in flight and sends it. The in-flight map's lock is released before the channel is touched.
@@ -240,7 +266,11 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         let shared = &*self.crew;
         self.check_key(key)?;
         shared.condition.check_writable()?;
-        let hash = key_hash(key, shared.hash_seed);
+        self.remove_hash(key, key_hash(key, shared.hash_seed))
+    }
+
+    fn remove_hash(&self, key: &[u8], hash: u64) -> Result<()> {
+        let shared = &*self.crew;
         let id = EntryId::of(hash);
         // First in flight, then in the index: a record moves the other way.
         let known = shared.in_flight.get(id).is_some()
@@ -249,7 +279,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
             return Ok(());
         }
         let charge = key.len() as u64 + QUEUE_OVERHEAD_BYTES;
-        shared.budget.reserve(charge)?;
+        self.reserve(charge)?;
         count(&shared.counters.removes, 1);
         let wait = self.send(tombstone(hash, key, 0), charge)?;
         self.wait_durable(wait)
@@ -380,6 +410,21 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
     pub fn run_due(&self) -> Result<u64> {
         let (reply, answer) = bounded(1);
         self.request(TaskRequest::RunDue { reply })?;
+        answer.recv().map_err(|_| Error::closed())?
+    }
+
+    /// Changes the bytes that the directory may take, as [`ColdTierConfig::capacity_bytes`] sets them; `None` = no bound.
+    /// Returns when the directory is within them, which may take evicting entries.
+    ///
+    /// # Errors
+    /// `is_config` for too little; nothing was changed then. What kept maintenance from making room otherwise.
+    pub fn set_capacity(&self, bytes: Option<u64>) -> Result<()> {
+        if let Some(bytes) = bytes {
+            check_capacity(bytes, self.crew.config.segment_bytes)?;
+        }
+        self.crew.ledger.set_capacity(bytes);
+        let (reply, answer) = bounded(1);
+        self.request(TaskRequest::FitCapacity { reply })?;
         answer.recv().map_err(|_| Error::closed())?
     }
 

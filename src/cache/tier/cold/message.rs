@@ -38,6 +38,10 @@ pub(super) type ActiveRows = Vec<(FooterRow, u64)>;
 pub(super) enum TaskRequest {
     /// Run a task; `reply` is absent when nobody waits.
     Run { task: CompactionTask, reply: Option<Sender<Result<TaskReport>>> },
+    /// Make room below the capacity. Sent once, until the worker has begun.
+    Relieve,
+    /// Make the directory fit its capacity.
+    FitCapacity { reply: Sender<Result<()>> },
     /// Run what is due, as automatic maintenance would, until nothing is. Answers how many tasks ran.
     RunDue { reply: Sender<Result<u64>> },
     /// Save the index if that is worth it, then end.

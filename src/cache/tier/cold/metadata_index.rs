@@ -12,7 +12,7 @@
 //! snapshot does not cover yet.
 
 use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 
@@ -22,6 +22,9 @@ const PARTITION_BITS: u32 = 14;
 const TAG_BITS: u32 = 46;
 const SLOT_BITS: u32 = 18;
 const OFFSET_UNIT: u32 = 4;
+const HITS_SHIFT: u32 = 5;
+/// Reads of an entry that are told apart.
+pub const HITS_MAX: u8 = 7;
 const SHARDS: usize = 256;
 
 /// Partitions of the index.
@@ -138,6 +141,15 @@ impl Packed {
         self.place == 0
     }
 
+    fn hits(self) -> u8 {
+        (self.place >> HITS_SHIFT) as u8 & HITS_MAX
+    }
+
+    fn with_hits(self, hits: u8) -> Self {
+        let others = self.place & !(u32::from(HITS_MAX) << HITS_SHIFT);
+        Self { place: others | u32::from(hits.min(HITS_MAX)) << HITS_SHIFT, ..self }
+    }
+
     fn word(self) -> u64 {
         u64::from(self.high) << 32 | u64::from(self.low)
     }
@@ -170,10 +182,37 @@ impl Packed {
     }
 }
 
+/// A place for a packed entry. Its hits are counted by readers, who hold the partition's lock for reading only.
+#[derive(Default)]
+struct Slot {
+    high: u32,
+    low: u32,
+    place: AtomicU32,
+}
+
+impl Slot {
+    fn load(&self) -> Packed {
+        Packed { high: self.high, low: self.low, place: self.place.load(Ordering::Relaxed) }
+    }
+
+    fn store(&mut self, packed: Packed) {
+        *self = Self { high: packed.high, low: packed.low, place: AtomicU32::new(packed.place) };
+    }
+
+    /// Counts a read; true unless they are all counted already.
+    fn hit(&self) -> bool {
+        let place = self.load();
+        let hit = place.with_hits(place.hits() + 1).place;
+        // A reader that came in between has counted for both.
+        place.hits() < HITS_MAX
+            && self.place.compare_exchange(place.place, hit, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
 /// One packed table: slots in the order of their tags, each at or behind its home.
 #[derive(Default)]
 struct Partition {
-    slots: Vec<Packed>,
+    slots: Vec<Slot>,
     /// Homes; the few slots behind them take what the last homes overflow.
     homes: u32,
     used: u32,
@@ -192,7 +231,7 @@ impl Partition {
             return Err(0);
         }
         let mut at = self.home(tag);
-        while let Some(packed) = self.slots.get(at) {
+        while let Some(packed) = self.slots.get(at).map(Slot::load) {
             if packed.is_empty() || packed.tag() > tag {
                 break;
             }
@@ -211,10 +250,11 @@ impl Partition {
         }
         loop {
             let at = self.find(tag).expect_err("the caller has looked");
-            let hole = self.slots[at.min(self.slots.len())..].iter().position(|slot| slot.is_empty());
+            let behind = &self.slots[at.min(self.slots.len())..];
+            let hole = behind.iter().position(|slot| slot.load().is_empty());
             if let Some(hole) = hole {
-                self.slots.copy_within(at..at + hole, at + 1);
-                self.slots[at] = packed;
+                self.slots[at..=at + hole].rotate_right(1);
+                self.slots[at].store(packed);
                 self.used += 1;
                 return;
             }
@@ -224,14 +264,14 @@ impl Partition {
 
     fn remove(&mut self, mut at: usize) {
         // Pull back what follows, as long as it is not at its home already.
-        while let Some(next) = self.slots.get(at + 1).copied() {
+        while let Some(next) = self.slots.get(at + 1).map(Slot::load) {
             if next.is_empty() || self.home(next.tag()) == at + 1 {
                 break;
             }
-            self.slots[at] = next;
+            self.slots[at].store(next);
             at += 1;
         }
-        self.slots[at] = Packed::default();
+        self.slots[at].store(Packed::default());
         self.used -= 1;
         if self.used * 4 < self.homes {
             self.shrink();
@@ -260,12 +300,13 @@ impl Partition {
     /// Lays sorted entries out anew; false if the last ones do not fit.
     fn place_all(&mut self, entries: &[Packed], homes: u32) -> bool {
         let len = (homes + OVERFLOW_SLOTS) as usize;
-        let mut table = Self { slots: vec![Packed::default(); len], homes, used: entries.len() as u32 };
+        let slots = (0..len).map(|_| Slot::default()).collect();
+        let mut table = Self { slots, homes, used: entries.len() as u32 };
         let mut next = 0;
         for packed in entries {
             let at = table.home(packed.tag()).max(next);
             let Some(slot) = table.slots.get_mut(at) else { return false };
-            *slot = *packed;
+            slot.store(*packed);
             next = at + 1;
         }
         *self = table;
@@ -273,7 +314,7 @@ impl Partition {
     }
 
     fn iter(&self) -> impl Iterator<Item = Packed> {
-        self.slots.iter().copied().filter(|packed| !packed.is_empty())
+        self.slots.iter().map(Slot::load).filter(|packed| !packed.is_empty())
     }
 }
 
@@ -328,7 +369,23 @@ impl MetadataIndex {
     /// The entry of a hash.
     pub fn get(&self, id: EntryId) -> Option<IndexEntry> {
         let partition = self.partitions.get(&id.partition())?;
-        partition.find(id.tag()).ok().map(|at| partition.slots[at].entry())
+        partition.find(id.tag()).ok().map(|at| partition.slots[at].load().entry())
+    }
+
+    /// The entry of a hash that is being read; the flag says whether the read was counted. Counts to [`HITS_MAX`].
+    pub fn get_and_count(&self, id: EntryId) -> Option<(IndexEntry, bool)> {
+        let partition = self.partitions.get(&id.partition())?;
+        partition.find(id.tag()).ok().map(|at| {
+            let slot = &partition.slots[at];
+            (slot.load().entry(), slot.hit())
+        })
+    }
+
+    /// Reads counted of the entry at this location; `None` if it is not there any more.
+    pub fn hits(&self, id: EntryId, location: Location) -> Option<u8> {
+        let partition = self.partitions.get(&id.partition())?;
+        let packed = partition.find(id.tag()).ok().map(|at| partition.slots[at].load())?;
+        (packed.entry().location == location).then(|| packed.hits())
     }
 
     /// Sets an entry; returns the one it replaces.
@@ -337,7 +394,12 @@ impl MetadataIndex {
         let old = {
             let mut partition = self.partitions.entry(id.partition()).or_default();
             match partition.find(id.tag()) {
-                Ok(at) => Some(std::mem::replace(&mut partition.slots[at], packed).entry()),
+                Ok(at) => {
+                    // A new value of a key is read as the old one was.
+                    let old = partition.slots[at].load();
+                    partition.slots[at].store(packed.with_hits(old.hits()));
+                    Some(old.entry())
+                }
                 Err(_) => {
                     partition.insert(id.tag(), packed);
                     None
@@ -353,12 +415,12 @@ impl MetadataIndex {
         let old = {
             let Some(mut partition) = self.partitions.get_mut(&id.partition()) else { return false };
             let Ok(at) = partition.find(id.tag()) else { return false };
-            let old = partition.slots[at].entry();
+            let old = partition.slots[at].load().entry();
             if old.location != expected {
                 return false;
             }
             match new {
-                Some(entry) => partition.slots[at] = Packed::new(id.tag(), entry),
+                Some(entry) => partition.slots[at].store(Packed::new(id.tag(), entry)),
                 None => partition.remove(at),
             }
             old
@@ -372,13 +434,15 @@ impl MetadataIndex {
         let (old, new) = {
             let Some(mut partition) = self.partitions.get_mut(&id.partition()) else { return false };
             let Ok(at) = partition.find(id.tag()) else { return false };
-            let old = partition.slots[at].entry();
+            let packed = partition.slots[at].load();
+            let old = packed.entry();
             if old.location != from {
                 return false;
             }
             let size = if old.is_shadow() { SizeClass::SHADOW } else { to.size };
             let new = IndexEntry { size, ..to };
-            partition.slots[at] = Packed::new(id.tag(), new);
+            // Half of what is known of its reads goes along: what was read long ago counts less.
+            partition.slots[at].store(Packed::new(id.tag(), new).with_hits(packed.hits() / 2));
             (old, new)
         };
         self.count(Some(old), Some(new));
@@ -405,7 +469,7 @@ impl MetadataIndex {
         let tables: usize = self
             .partitions
             .iter()
-            .map(|partition| partition.slots.capacity() * size_of::<Packed>() + size_of::<Partition>() + 16)
+            .map(|partition| partition.slots.capacity() * size_of::<Slot>() + size_of::<Partition>() + 16)
             .sum();
         (tables + SHARDS * 128) as u64
     }
@@ -438,7 +502,7 @@ impl MetadataIndex {
                 return None;
             }
             let entry = place(packed.entry());
-            entries.push(Packed::new(packed.tag(), entry));
+            entries.push(Packed::new(packed.tag(), entry).with_hits(packed.hits()));
             self.count(None, Some(entry));
         }
         let taken = entries.len() as u64;

@@ -18,6 +18,7 @@
 //! The compaction thread waits for the writer; the writer waits for nobody. What callers and workers look at together
 //! is in `shared.rs`, owned by the [`ColdTier`] and borrowed by its threads, which it joins before it drops (`crew.rs`).
 
+mod admission;
 mod compaction_system;
 pub mod compression;
 pub mod core;
@@ -28,6 +29,7 @@ mod handle;
 mod in_flight;
 mod inspect;
 mod iter;
+mod ledger;
 mod message;
 pub mod metadata_index;
 mod open;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use crossbeam_channel::{Sender, unbounded};
 
+use super::admission::Admittance;
 use super::compression::{CodecId, CompressionParameters};
 use super::core::manifest::{LoadedManifest, load};
 use super::core::names;
@@ -11,6 +12,7 @@ use super::core::recovery::{Recovered, recover};
 use super::core::storage::ColdTierStorage;
 use super::crew::Crew;
 use super::in_flight::InFlight;
+use super::ledger::{DiskLedger, in_blocks};
 use super::message::{TaskRequest, WriteRequest};
 use super::queue::QueueBudget;
 use super::serialization::edit::{ManifestState, ParametersEntry};
@@ -21,7 +23,7 @@ use super::writer::Writer;
 use crate::clock::{Clock, StoreClock};
 use crate::config::{Codec, ColdTierConfig, Compression};
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::Disk;
+use crate::io::{Disk, DiskFile};
 
 /// What `ColdTier` is made of.
 pub(super) struct Opened<D: Disk, C: Clock> {
@@ -68,6 +70,8 @@ pub(super) fn open<D: Disk, C: Clock>(config: ColdTierConfig, disk: D, clock: C)
         std::sync::atomic::Ordering::Relaxed,
     );
     counters.clock_jumps_refused.store(u64::from(refused.is_some()), std::sync::atomic::Ordering::Relaxed);
+    let ledger = DiskLedger::new(&config, directory_bytes(&disk, &dir)?);
+    let admittance = Admittance::new(&config, clock.now_ms());
     let shared = Shared {
         disk,
         clock,
@@ -81,6 +85,8 @@ pub(super) fn open<D: Disk, C: Clock>(config: ColdTierConfig, disk: D, clock: C)
         next_file_id: AtomicU64::new(recovered.next_file_id),
         processed_sequence: AtomicU64::new(recovered.next_sequence - 1),
         budget,
+        ledger,
+        admittance,
         state: CompactionState::default(),
         counters,
         condition: Condition::default(),
@@ -90,7 +96,7 @@ pub(super) fn open<D: Disk, C: Clock>(config: ColdTierConfig, disk: D, clock: C)
     let next_sequence = recovered.next_sequence;
     let mut crew = Crew::new(shared);
     let writer_thread = Writer::new(storage, write_requests, waker, next_sequence);
-    let worker_thread = CompactionWorker::new(&state, writer.clone(), task_requests);
+    let worker_thread = CompactionWorker::new(&state, writer.clone(), task_requests, crew.clock.now_ms());
     let spawned = crew
         .spawn("larder-writer", move |shared: &Shared<D, C>| writer_thread.run(shared))
         .and_then(|()| crew.spawn("larder-compact", move |shared: &Shared<D, C>| worker_thread.run(shared)));
@@ -102,6 +108,14 @@ pub(super) fn open<D: Disk, C: Clock>(config: ColdTierConfig, disk: D, clock: C)
             Err(Error::io("start the workers of", &dir, error))
         }
     }
+}
+
+/// Bytes that the files in the directory take, foreign ones included.
+fn directory_bytes<D: Disk>(disk: &D, dir: &std::path::Path) -> Result<u64> {
+    let names = disk.list(dir).map_err(|error| Error::io("list", dir, error))?;
+    // What cannot be opened (a directory, a file of somebody else) is not counted.
+    let bytes_of = |name: &String| disk.open_read(&dir.join(name)).and_then(|file| file.len()).unwrap_or(0);
+    Ok(names.iter().map(|name| in_blocks(bytes_of(name))).sum())
 }
 
 /// Makes a new store's directory durable in the one above it. An earlier attempt may have made it and died.

@@ -14,6 +14,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Wake-ups that may be under way; more waiters than that share them.
 const WAKEUPS: usize = 1024;
+/// A waiting caller looks again after this time.
+const NAP: Duration = Duration::from_millis(2);
 
 /// The callers' side.
 #[derive(Debug)]
@@ -47,9 +49,10 @@ impl QueueBudget {
         self.queued_bytes.load(Ordering::Relaxed)
     }
 
-    /// Reserves room. One record larger than the whole budget is let through when nothing else is queued.
-    pub(super) fn reserve(&self, bytes: u64) -> Result<()> {
-        if self.try_reserve(bytes) {
+    /// Reserves room, here and with `on_disk`, which is asked again while the call waits and may end it with an error.
+    /// One record larger than the whole budget is let through when nothing else is queued.
+    pub(super) fn reserve(&self, bytes: u64, on_disk: impl Fn() -> Result<bool>) -> Result<()> {
+        if self.try_reserve(bytes, &on_disk)? {
             return Ok(());
         }
         let deadline = match self.full {
@@ -58,36 +61,44 @@ impl QueueBudget {
             QueueFull::Refuse => return Err(self.busy(bytes, Duration::ZERO)),
         };
         self.waiters.fetch_add(1, Ordering::SeqCst);
-        let outcome = self.wait(bytes, deadline);
+        let outcome = self.wait(bytes, deadline, &on_disk);
         self.waiters.fetch_sub(1, Ordering::SeqCst);
         outcome
     }
 
-    fn wait(&self, bytes: u64, deadline: Option<Instant>) -> Result<()> {
+    fn wait(&self, bytes: u64, deadline: Option<Instant>, on_disk: &impl Fn() -> Result<bool>) -> Result<()> {
         let started = Instant::now();
         // Looked at again after `waiters` was raised: whoever frees bytes later sees that somebody waits.
-        while !self.try_reserve(bytes) {
-            let woken = match deadline {
-                None => self.freed.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(deadline) => self.freed.recv_deadline(deadline),
-            };
-            match woken {
-                Ok(()) => {}
-                Err(RecvTimeoutError::Timeout) => return Err(self.busy(bytes, started.elapsed())),
-                Err(RecvTimeoutError::Disconnected) => return Err(Error::closed()),
+        while !self.try_reserve(bytes, on_disk)? {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(self.busy(bytes, started.elapsed()));
+            }
+            // The writer wakes who waits for the queue. Nobody does for the disk, and the store may become read-only.
+            let nap = left.unwrap_or(NAP).min(NAP);
+            if let Err(RecvTimeoutError::Disconnected) = self.freed.recv_timeout(nap) {
+                return Err(Error::closed());
             }
         }
         Ok(())
     }
 
-    fn try_reserve(&self, bytes: u64) -> bool {
+    fn try_reserve(&self, bytes: u64, on_disk: &impl Fn() -> Result<bool>) -> Result<bool> {
         let fits = |queued: u64| (queued == 0 || queued + bytes <= self.bytes_max).then(|| queued + bytes);
-        self.queued_bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
+        if self.queued_bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_err() {
+            return Ok(false);
+        }
+        let reserved = on_disk();
+        if !matches!(reserved, Ok(true)) {
+            self.give_back(bytes);
+        }
+        reserved
     }
 
     fn busy(&self, bytes: u64, waited: Duration) -> Error {
         let text = format!(
-            "the write queue has no room for {bytes} more bytes ({} of {} taken, waited {} ms); nothing was changed",
+            "no room for {bytes} more bytes: {} of the write queue's {} are taken, or the disk is at its capacity and \
+             eviction is behind (waited {} ms); nothing was changed",
             self.queued_bytes(),
             self.bytes_max,
             waited.as_millis(),

@@ -6,12 +6,18 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
+
+use super::admission::Admittance;
 use super::compression::{CompressionParameters, DictionaryTable};
 use super::core::slab::Slab;
 use super::in_flight::InFlight;
+use super::ledger::DiskLedger;
 use super::metadata_index::MetadataIndex;
 use super::queue::QueueBudget;
+use super::queue::Waker;
 use super::state::CompactionState;
+use crate::cache::eviction::{Eviction, EvictionReason};
 use crate::cache::stats::RecoveryStats;
 use crate::clock::{Clock, StoreClock};
 use crate::config::ColdTierConfig;
@@ -35,6 +41,8 @@ pub(super) struct Shared<D: Disk, C: Clock> {
     /// Every operation up to this sequence number is in the index (the writer says so).
     pub processed_sequence: AtomicU64,
     pub budget: QueueBudget,
+    pub ledger: DiskLedger,
+    pub admittance: Admittance,
     pub state: CompactionState,
     pub counters: Counters,
     pub condition: Condition,
@@ -48,7 +56,22 @@ impl<D: Disk, C: Clock> Shared<D, C> {
 
     /// Size at which segments are sealed.
     pub fn segment_bytes(&self) -> u64 {
-        self.config.segment_bytes
+        self.ledger.segment_bytes()
+    }
+
+    /// Gives the queue's and the disk's bytes of a record back, once it is written or lost.
+    pub fn release(&self, charge: u64, waker: &Waker) {
+        self.ledger.strike(charge);
+        self.budget.release(charge, waker);
+    }
+
+    /// Tells the listener of an eviction, if there is one and its channel has room.
+    pub fn tell_eviction(&self, reason: EvictionReason, bytes: u64, key: impl FnOnce() -> Option<Bytes>) {
+        let Some(listener) = &self.config.evictions else { return };
+        let told = key().is_some_and(|key| listener.try_send(Eviction { key, bytes, reason }).is_ok());
+        if !told {
+            count(&self.counters.evictions_untold, 1);
+        }
     }
 
     pub fn take_file_id(&self) -> u64 {
@@ -139,6 +162,10 @@ pub(super) struct Counters {
     pub bytes_reclaimed: AtomicU64,
     pub clock_jumps_refused: AtomicU64,
     pub snapshot_bytes: AtomicU64,
+    pub evicted: AtomicU64,
+    pub evicted_bytes: AtomicU64,
+    pub rejected: AtomicU64,
+    pub evictions_untold: AtomicU64,
 }
 
 /// Adds to a counter that nothing is ordered by.

@@ -142,6 +142,12 @@ pub(super) fn cold_stats<D: Disk, C: Clock>(shared: &Shared<D, C>) -> ColdStats 
         expired_removed: read(&counters.expired_removed),
         compactions: read(&counters.compactions),
         bytes_reclaimed: read(&counters.bytes_reclaimed),
+        disk_bytes: shared.ledger.taken_bytes(),
+        capacity_bytes: shared.ledger.capacity_bytes(),
+        evicted: read(&counters.evicted),
+        evicted_bytes: read(&counters.evicted_bytes),
+        rejected: read(&counters.rejected),
+        evictions_untold: read(&counters.evictions_untold),
         clock_jumps_refused: read(&counters.clock_jumps_refused),
         recovery: shared.recovery.clone(),
         ..ColdStats::default()

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::compaction_system::CompactionSystem;
-use super::compaction_system::policy::{Due, Pulse, Trigger, choose_task, reclaimable_ratio};
+use super::compaction_system::policy::{Due, Garbage, Pulse, Trigger, choose_task};
 use super::message::{TaskRequest, WriteRequest};
 use super::report::{CompactionTask, TaskReport};
 use super::serialization::edit::ManifestState;
@@ -27,7 +27,7 @@ pub(super) struct CompactionWorker {
     /// Highest sequence number when the index was saved last.
     saved_at_sequence: u64,
     /// What the last automatic compaction could not give back.
-    stuck_ratio: f64,
+    stuck_share: f64,
 }
 
 impl CompactionWorker {
@@ -35,13 +35,14 @@ impl CompactionWorker {
         state: &ManifestState,
         writer: Sender<WriteRequest>,
         requests: Receiver<TaskRequest>,
+        now_ms: u64,
     ) -> Self {
         Self {
-            system: CompactionSystem::new(state, writer),
+            system: CompactionSystem::new(state, writer, now_ms),
             requests,
             tuned_at_bytes: 0,
             saved_at_sequence: state.snapshots.last().map_or(0, |snapshot| snapshot.covers),
-            stuck_ratio: 0.0,
+            stuck_share: 0.0,
         }
     }
 
@@ -59,6 +60,11 @@ impl CompactionWorker {
                         Some(reply) => drop(reply.send(result)),
                         None => log_failure(task, result.err()),
                     }
+                }
+                Ok(TaskRequest::Relieve) => drop(self.relieve(shared)),
+                Ok(TaskRequest::FitCapacity { reply }) => {
+                    let _notice = PanicNotice(&shared.condition);
+                    drop(reply.send(self.relieve(shared)));
                 }
                 Ok(TaskRequest::RunDue { reply }) => {
                     let _notice = PanicNotice(&shared.condition);
@@ -92,7 +98,7 @@ impl CompactionWorker {
                 system.compact_data_file(shared, trigger).map(TaskReport::CompactData)
             }
             CompactionTask::CleanupExpired => {
-                system.cleanup_expired_entries(shared).map(TaskReport::CleanupExpired)
+                system.cleanup_expired_entries(shared, trigger).map(TaskReport::CleanupExpired)
             }
             CompactionTask::OptimizeCompression => {
                 let bytes = shared.counters.raw_bytes_inserted.load(Ordering::Relaxed);
@@ -120,19 +126,20 @@ impl CompactionWorker {
     /// Does what is due, most urgent first, until nothing is or somebody asks for something. Returns the tasks run.
     fn run_due<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<u64> {
         let mut tasks = 0;
+        self.relieve(shared)?;
         while self.requests.is_empty() && !shared.state.is_closing() {
             let Some(due) = self.due(shared) else { break };
-            let trigger = Trigger::Automatic { dead_ratio_max: shared.config.dead_ratio_max };
             let task = match due {
                 Due::Expiry => CompactionTask::CleanupExpired,
                 Due::Compaction => CompactionTask::CompactData,
                 Due::Tuning => CompactionTask::OptimizeCompression,
                 Due::Snapshot => CompactionTask::RebuildIndex,
             };
-            let result = self.run_task(shared, task, trigger);
+            let result = self.run_task(shared, task, Trigger::Automatic);
             if due == Due::Compaction {
-                let circumstances = self.system.circumstances(shared);
-                self.stuck_ratio = reclaimable_ratio(&shared.slab.accounts(), &circumstances);
+                let gained =
+                    matches!(&result, Ok(TaskReport::CompactData(report)) if report.bytes_reclaimed > 0);
+                self.stuck_share = if gained { 0.0 } else { self.garbage_share(shared) };
             }
             if let Err(error) = result {
                 log_failure(task, Some(error.echo()));
@@ -146,23 +153,38 @@ impl CompactionWorker {
     fn due<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Option<Due> {
         let accounts = shared.slab.accounts();
         let circumstances = self.system.circumstances(shared);
-        let ratio = reclaimable_ratio(&accounts, &circumstances);
-        self.stuck_ratio = self.stuck_ratio.min(ratio);
+        self.stuck_share = self.stuck_share.min(Garbage::of(&accounts, &circumstances).share);
         let mut stats = ColdStats::default();
         add_accounts(&mut stats, &accounts);
         let inserted = shared.counters.raw_bytes_inserted.load(Ordering::Relaxed);
         let sequence = shared.processed_sequence.load(Ordering::SeqCst);
+        let is_tuned = shared.config.compression == Compression::Tuned;
         let pulse = Pulse {
             circumstances,
             entries: shared.index.len(),
             raw_bytes_since_tuning: inserted - self.tuned_at_bytes,
             live_raw_bytes: stats.live_raw_bytes,
+            retune_ratio: is_tuned.then_some(shared.config.retune_ratio),
             records_since_snapshot: sequence.saturating_sub(self.saved_at_sequence),
             snapshot_bytes: shared.counters.snapshot_bytes.load(Ordering::Relaxed),
-            stuck_ratio: self.stuck_ratio,
+            stuck_share: self.stuck_share,
         };
-        let tuned = shared.config.compression == Compression::Tuned;
-        choose_task(&accounts, &pulse, shared.config.dead_ratio_max, shared.config.retune_ratio, tuned)
+        choose_task(&accounts, &pulse)
+    }
+
+    fn garbage_share<D: Disk, C: Clock>(&self, shared: &Shared<D, C>) -> f64 {
+        Garbage::of(&shared.slab.accounts(), &self.system.circumstances(shared)).share
+    }
+
+    /// Evicts until callers have room again.
+    fn relieve<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
+        shared.ledger.begin_relief();
+        let wanted = shared.ledger.headroom_bytes();
+        let result = self.system.make_room(shared, wanted);
+        if let Err(error) = &result {
+            tracing::warn!(%error, "no room could be made");
+        }
+        result
     }
 
     /// Saves the index, so that the next start need not replay what was written since.

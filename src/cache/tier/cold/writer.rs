@@ -20,6 +20,7 @@ use super::queue::Waker;
 use super::serialization::edit::Edit;
 use super::serialization::record::{RECORD_HEADER_BYTES, RecordMeta, payload_sum, record_bytes};
 use super::shared::{PanicNotice, Shared, count};
+use crate::cache::eviction::EvictionReason;
 use crate::clock::Clock;
 use crate::config::Durability;
 use crate::error::{Error, ErrorKind, Result};
@@ -255,7 +256,7 @@ impl<D: Disk> Writer<D> {
         let id = EntryId::of(record.hash);
         if !self.frontier.arrive(record.meta.sequence, id) {
             shared.in_flight.remove(id, record.meta.sequence);
-            shared.budget.release(charge, &self.waker);
+            shared.release(charge, &self.waker);
             return;
         }
         let bytes = record.meta.record_bytes();
@@ -372,7 +373,7 @@ impl<D: Disk> Writer<D> {
             shared.in_flight.remove(EntryId::of(record.hash), record.meta.sequence);
             charge += bytes;
         }
-        shared.budget.release(charge, &self.waker);
+        shared.release(charge, &self.waker);
         self.pending = pending;
         self.pending.clear();
     }
@@ -395,7 +396,13 @@ impl<D: Disk> Writer<D> {
                 (Some(_), None) => shared.condition.read_only.store(true, Ordering::SeqCst),
             }
             shared.in_flight.remove(id, record.meta.sequence);
-            shared.budget.release(*charge, &self.waker);
+            shared.release(*charge, &self.waker);
+        }
+        for Pending { record, .. } in
+            records.iter().filter(|lost| lost.charge > 0 && !lost.record.meta.tombstone)
+        {
+            let key = || key_of(record, shared).map(bytes::Bytes::from);
+            shared.tell_eviction(EvictionReason::WriteLost, 0, key);
         }
         // The writer's own tombstones take no room in the queue, and nobody misses them.
         let lost = records.iter().filter(|pending| pending.charge > 0).count() as u64;

@@ -1,8 +1,6 @@
 //! Expiry: what is past its time leaves the index, and whole segments leave the disk.
 
 use super::files::{remove_segment, rows_of, sweep_slots, sync_removals};
-use super::round::COVERING_SHARE_MAX;
-use super::saved_index::SNAPSHOT_ENTRY_BYTES;
 use super::{CleanupReport, CompactionSystem};
 use crate::cache::tier::cold::core::segment::row_bytes;
 use crate::cache::tier::cold::core::slab::AccountView;
@@ -90,16 +88,12 @@ impl CompactionSystem {
         emptied: &[Emptied],
         report: &mut CleanupReport,
     ) -> Result<()> {
-        if emptied.iter().any(|empty| empty.account.summary.shadow_max > self.covered()) {
-            let bytes: u64 = emptied.iter().map(|empty| empty.account.summary.record_bytes()).sum();
-            let entries = shared.index.len() + shared.index.shadows();
-            if (entries * SNAPSHOT_ENTRY_BYTES) as f64 <= COVERING_SHARE_MAX * bytes as f64 {
-                self.cover_all(shared)?;
-            }
+        if emptied.iter().any(|empty| empty.account.summary.exposing_max > self.covered()) {
+            self.cover_if_cheap(shared)?;
         }
         let covered = self.covered();
         let ready: Vec<&Emptied> =
-            emptied.iter().filter(|empty| empty.account.summary.shadow_max <= covered).collect();
+            emptied.iter().filter(|empty| empty.account.summary.exposing_max <= covered).collect();
         if ready.len() < emptied.len() {
             tracing::debug!(segments = emptied.len() - ready.len(), "expired segments wait for a snapshot");
         }
@@ -111,7 +105,7 @@ impl CompactionSystem {
         let swept = ready.iter().filter(|empty| empty.sweep).map(|empty| empty.account.slot);
         sweep_slots(shared, &swept.collect::<Vec<_>>());
         let watermark =
-            ready.iter().map(|empty| empty.account.summary.shadow_max).fold(self.watermark, u64::max);
+            ready.iter().map(|empty| empty.account.summary.exposing_max).fold(self.watermark, u64::max);
         let drop = ready.iter().map(|empty| empty.account.identity.segment_id).collect();
         let edit = self.commit(Edit::Replace { add: Vec::new(), drop, watermark })?;
         self.watermark = watermark;

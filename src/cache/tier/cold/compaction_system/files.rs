@@ -6,6 +6,7 @@ use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::core::recovery::is_damage;
 use crate::cache::tier::cold::core::segment::{ReadError, read_footer, scan_records};
 use crate::cache::tier::cold::core::slab::AccountView;
+use crate::cache::tier::cold::ledger::in_blocks;
 use crate::cache::tier::cold::metadata_index::PARTITIONS;
 use crate::cache::tier::cold::serialization::footer::FooterRow;
 use crate::cache::tier::cold::shared::Shared;
@@ -87,8 +88,12 @@ pub(super) fn remove_segment<D: Disk, C: Clock>(shared: &Shared<D, C>, account: 
 }
 
 pub(super) fn remove_file<D: Disk, C: Clock>(shared: &Shared<D, C>, path: &std::path::Path) {
-    if let Err(error) = shared.disk.remove(path) {
-        tracing::warn!(path = %path.display(), %error, "left behind; the next start removes it");
+    let bytes = shared.disk.open_read(path).and_then(|file| file.len());
+    match shared.disk.remove(path) {
+        Ok(()) => shared.ledger.strike(in_blocks(bytes.unwrap_or(0))),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "left behind; the next start removes it");
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Which segments to compact, and what to do on one's own: decisions only. They look at accounts and touch nothing.
+//! Which segments to compact, which to evict from, and what to do on one's own: decisions only. They look at accounts
+//! and touch nothing.
 
 use super::saved_index::SNAPSHOT_ENTRY_BYTES;
 use crate::cache::tier::cold::core::slab::AccountView;
@@ -13,19 +14,25 @@ const SMALL_SEGMENTS_DUE: usize = 16;
 const REQUESTED_RATIO: f64 = 0.02;
 /// Stored anew, a segment must shrink by this factor to be worth the CPU time.
 const RECOMPRESSION_GAIN: f64 = 1.1;
-/// Victims of one commit hold at most this many segments' bytes: the disk space a compaction needs.
+/// Victims of one commit hold at most this many segments' bytes.
 const ROUND_SEGMENTS: u64 = 16;
+/// By itself, a compaction moves this many segments' live bytes in one commit: outputs come out full, and whatever is
+/// more urgent does not wait long.
+const ROUND_LIVE_SEGMENTS: u64 = 2;
+/// What expires within this time is left to die: moving it would be paid for and lost.
+const DYING_MS: u64 = 3600 * 1000;
+/// The high trigger lies at this part of the way from the low one to everything.
+const HIGH_TRIGGER_SHARE: f64 = 0.33;
+/// Active segments are rolled for the garbage in them when they hold this part of a full segment of it.
+const ROLL_SHARE: f64 = 0.125;
 
 /// Why a compaction runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::cache::tier::cold) enum Trigger {
     /// Somebody asked: take whatever pays.
     Requested,
-    /// By itself, above this share of reclaimable bytes.
-    Automatic {
-        /// `ColdTierConfig::dead_ratio_max`.
-        dead_ratio_max: f64,
-    },
+    /// By itself, because it is due.
+    Automatic,
 }
 
 /// A segment to be compacted.
@@ -41,80 +48,212 @@ pub(in crate::cache::tier::cold) struct Victim {
 pub(in crate::cache::tier::cold) struct Circumstances {
     pub segment_bytes: u64,
     pub now_ms: u64,
+    /// `ColdTierConfig::dead_ratio_max`: the low trigger.
+    pub dead_ratio_max: f64,
+    /// Every kept snapshot reflects all operations up to this sequence number.
+    pub covered: u64,
     /// Raw / stored bytes that the current parameters are expected to reach; 0 = unknown.
     pub expected_ratio: f64,
     /// Segments with a lower number were begun before the current parameters were chosen.
     pub parameters_since: u64,
 }
 
-/// Share of the sealed segments' record bytes that a compaction would give back, what storing live records anew would
-/// save included.
-pub(in crate::cache::tier::cold) fn reclaimable_ratio(
-    accounts: &[AccountView],
-    circumstances: &Circumstances,
-) -> f64 {
-    let sealed = || accounts.iter().filter(|account| account.sealed);
-    let bytes: u64 = sealed().map(|account| account.summary.record_bytes()).sum();
-    let reclaimable = |account: &AccountView| {
-        let saved = if wants_recompression(account, circumstances) {
+impl Circumstances {
+    /// Share of garbage beyond which everything is collected, whatever it costs.
+    pub fn high_trigger(&self) -> f64 {
+        self.dead_ratio_max + (1.0 - self.dead_ratio_max) * HIGH_TRIGGER_SHARE
+    }
+
+    /// Whether all of a segment dies soon by itself.
+    fn is_dying(&self, account: &AccountView) -> bool {
+        let summary = &account.summary;
+        summary.unexpiring == 0 && summary.expiry_max_ms <= self.now_ms + DYING_MS
+    }
+
+    /// Whether nothing in the segment is in force, and it can go without being copied or remembered: what it hides is
+    /// covered, or hidden by the records that took its records' places.
+    fn is_free(&self, account: &AccountView) -> bool {
+        let replaced = account.summary.tombstones == 0 && account.expired_records == 0;
+        let hides_nothing = replaced || account.summary.shadow_max <= self.covered;
+        account.sealed && account.live_records() == 0 && hides_nothing
+    }
+
+    /// Bytes that a compaction has reason to give back before they go by themselves: what has expired among records
+    /// that all expire goes with them.
+    fn worthwhile_bytes(&self, account: &AccountView) -> u64 {
+        match account.summary.unexpiring {
+            0 if self.is_dying(account) => 0,
+            0 => account.dead_bytes.min(account.reclaimable_bytes()),
+            _ => account.reclaimable_bytes(),
+        }
+    }
+}
+
+/// How much of the segment files is garbage, the active segments included.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(in crate::cache::tier::cold) struct Garbage {
+    /// What is worth collecting before it goes by itself, storing outdated records anew included.
+    pub worthwhile_share: f64,
+    /// Everything.
+    pub share: f64,
+}
+
+impl Garbage {
+    pub fn of(accounts: &[AccountView], circumstances: &Circumstances) -> Self {
+        let sum = |bytes_of: &dyn Fn(&AccountView) -> f64| accounts.iter().map(bytes_of).sum::<f64>();
+        let bytes = sum(&|account| account.summary.record_bytes() as f64).max(1.0);
+        let saved = |account: &AccountView| {
+            if !wants_recompression(account, circumstances) {
+                return 0.0;
+            }
             account.live_bytes() as f64 * (1.0 - ratio_of(account) / circumstances.expected_ratio)
-        } else {
-            0.0
         };
-        account.reclaimable_bytes() as f64 + saved
-    };
-    sealed().map(reclaimable).sum::<f64>() / bytes.max(1) as f64
+        let worthwhile =
+            |account: &AccountView| circumstances.worthwhile_bytes(account) as f64 + saved(account);
+        Self {
+            worthwhile_share: sum(&worthwhile) / bytes,
+            share: sum(&|account| account.reclaimable_bytes() as f64) / bytes,
+        }
+    }
+
+    /// Whether a compaction is due.
+    fn is_due(&self, circumstances: &Circumstances) -> bool {
+        self.worthwhile_share > circumstances.dead_ratio_max || self.is_high(circumstances)
+    }
+
+    /// Whether it is beyond the high trigger.
+    pub fn is_high(&self, circumstances: &Circumstances) -> bool {
+        self.share > circumstances.high_trigger()
+    }
 }
 
 fn ratio_of(account: &AccountView) -> f64 {
     account.summary.raw_bytes as f64 / account.summary.payload_bytes.max(1) as f64
 }
 
-/// The segments to compact, in rounds that are committed one by one, most rewarding first.
-pub(in crate::cache::tier::cold) fn choose_victims(
+/// The victims of the next commit of a compaction that runs by itself; none if nothing is due.
+pub(in crate::cache::tier::cold) fn choose_round(
     accounts: &[AccountView],
-    trigger: Trigger,
+    circumstances: &Circumstances,
+) -> Vec<Victim> {
+    let free: Vec<Victim> = accounts
+        .iter()
+        .filter(|account| circumstances.is_free(account))
+        .map(|account| Victim { account: *account, recompress: false })
+        .collect();
+    if !free.is_empty() {
+        return free;
+    }
+    let garbage = Garbage::of(accounts, circumstances);
+    let mut victims: Vec<Victim> = sealed(accounts, circumstances).collect();
+    let small = |victim: &Victim| circumstances.is_mergeable(&victim.account);
+    let merges = victims.iter().filter(|victim| small(victim)).count() >= SMALL_SEGMENTS_DUE;
+    if merges && !garbage.is_due(circumstances) {
+        victims.retain(small);
+    } else if garbage.is_due(circumstances) {
+        let high = garbage.is_high(circumstances);
+        victims.retain(|victim| {
+            let bytes = match high {
+                true => victim.account.reclaimable_bytes(),
+                false => circumstances.worthwhile_bytes(&victim.account),
+            };
+            bytes > 0 || victim.recompress
+        });
+        victims.sort_by(|a, b| score(b, circumstances).total_cmp(&score(a, circumstances)));
+    } else {
+        return Vec::new();
+    }
+    take_round(victims, ROUND_LIVE_SEGMENTS * circumstances.segment_bytes, circumstances.segment_bytes)
+}
+
+fn sealed<'a>(
+    accounts: &'a [AccountView],
+    circumstances: &'a Circumstances,
+) -> impl Iterator<Item = Victim> + 'a {
+    let victim = |account: &AccountView| Victim {
+        account: *account,
+        recompress: wants_recompression(account, circumstances),
+    };
+    accounts.iter().filter(|account| account.sealed).map(victim)
+}
+
+/// Victims from the front until their live bytes fill the outputs, in the order of writing: entries that were written
+/// together stay together.
+fn take_round(victims: Vec<Victim>, live_bytes_max: u64, segment_bytes: u64) -> Vec<Victim> {
+    let (mut live_bytes, mut bytes) = (0, 0);
+    let mut round = Vec::new();
+    for victim in victims {
+        live_bytes += victim.account.live_bytes();
+        bytes += victim.account.summary.record_bytes();
+        if !round.is_empty() && (live_bytes > live_bytes_max || bytes > ROUND_SEGMENTS * segment_bytes) {
+            break;
+        }
+        round.push(victim);
+    }
+    round.sort_by_key(|victim| victim.account.identity.segment_id);
+    round
+}
+
+/// All segments that a compaction asked for takes, in rounds that are committed one by one, most rewarding first.
+pub(in crate::cache::tier::cold) fn choose_all(
+    accounts: &[AccountView],
     circumstances: &Circumstances,
 ) -> Vec<Vec<Victim>> {
-    let newest = accounts.iter().map(|account| account.identity.segment_id).max().unwrap_or(0);
-    let least = match trigger {
-        Trigger::Requested => REQUESTED_RATIO,
-        // Below half of the trigger a segment waits: more of it will die.
-        Trigger::Automatic { dead_ratio_max } => dead_ratio_max / 2.0,
-    };
-    let mut victims: Vec<Victim> = accounts
-        .iter()
-        .filter(|account| account.sealed)
-        .map(|account| Victim { account: *account, recompress: wants_recompression(account, circumstances) })
-        .collect();
+    let mut victims: Vec<Victim> = sealed(accounts, circumstances).collect();
     let small = |victim: &Victim| is_small(&victim.account, circumstances.segment_bytes);
     let merge_small = victims.iter().filter(|victim| small(victim)).count() >= SMALL_SEGMENTS;
     victims.retain(|victim| {
         let account = &victim.account;
         let ratio = account.reclaimable_bytes() as f64 / account.summary.record_bytes().max(1) as f64;
-        let expired = trigger == Trigger::Requested && account.next_expiry_ms <= circumstances.now_ms;
-        ratio >= least || expired || victim.recompress || (merge_small && small(victim))
+        let expired = account.next_expiry_ms <= circumstances.now_ms;
+        ratio >= REQUESTED_RATIO || expired || victim.recompress || (merge_small && small(victim))
     });
-    // Benefit x age over cost (Rosenblum & Ousterhout, "The design and implementation of a log-structured file
-    // system", 1992, section 3.5): what is old has had its chance to die.
-    victims.sort_by(|a, b| benefit(b, newest).total_cmp(&benefit(a, newest)));
+    victims.sort_by(|a, b| score(b, circumstances).total_cmp(&score(a, circumstances)));
     into_rounds(victims, ROUND_SEGMENTS * circumstances.segment_bytes)
+}
+
+/// Segments that are not half full, if putting them together makes fewer of them: what the rounds of a compaction asked
+/// for leave behind.
+pub(in crate::cache::tier::cold) fn choose_merger(
+    accounts: &[AccountView],
+    circumstances: &Circumstances,
+) -> Vec<Victim> {
+    let half = circumstances.segment_bytes / 2;
+    let part_full = |victim: &Victim| victim.account.summary.record_bytes() <= half;
+    let victims: Vec<Victim> = sealed(accounts, circumstances).filter(part_full).collect();
+    let bytes: u64 = victims.iter().map(|victim| victim.account.summary.record_bytes()).sum();
+    if victims.len() as u64 <= bytes.div_ceil(circumstances.segment_bytes) + 1 {
+        return Vec::new();
+    }
+    take_round(victims, ROUND_SEGMENTS * circumstances.segment_bytes, circumstances.segment_bytes)
 }
 
 fn is_small(account: &AccountView, segment_bytes: u64) -> bool {
     account.sealed && (account.summary.record_bytes() as f64) < SMALL_SHARE * segment_bytes as f64
 }
 
-fn benefit(victim: &Victim, newest: u64) -> f64 {
+impl Circumstances {
+    /// Small, and not going to die by itself in a while.
+    fn is_mergeable(&self, account: &AccountView) -> bool {
+        is_small(account, self.segment_bytes) && account.summary.unexpiring > 0
+    }
+}
+
+/// What a victim gives for what it costs.
+fn score(victim: &Victim, circumstances: &Circumstances) -> f64 {
     let account = &victim.account;
-    let age = (newest - account.identity.segment_id + 1) as f64;
-    account.reclaimable_bytes() as f64 * age / (account.live_bytes() + 1) as f64
+    let gain = match victim.recompress {
+        true => account.live_bytes() as f64 * (1.0 - ratio_of(account) / circumstances.expected_ratio),
+        false => 0.0,
+    };
+    (account.reclaimable_bytes() as f64 + gain) / (account.live_bytes() + 1) as f64
 }
 
 /// Recompression pays where the segment's ratio is behind the expected one; once only, whatever comes of it.
 fn wants_recompression(account: &AccountView, circumstances: &Circumstances) -> bool {
     let summary = &account.summary;
-    if account.identity.segment_id >= circumstances.parameters_since || summary.payload_bytes == 0 {
+    let begun_before = account.identity.segment_id < circumstances.parameters_since;
+    if !begun_before || !account.sealed || summary.payload_bytes == 0 || circumstances.is_dying(account) {
         return false;
     }
     circumstances.expected_ratio > ratio_of(account) * RECOMPRESSION_GAIN
@@ -136,12 +275,53 @@ fn into_rounds(victims: Vec<Victim>, round_bytes: u64) -> Vec<Vec<Victim>> {
             }
         }
     }
-    // Within a round, in the order of writing: entries that were written together stay together.
     for round in &mut rounds {
         round.sort_by_key(|victim| victim.account.identity.segment_id);
     }
     rounds
 }
+
+/// The segments to evict from next: those that hold least of what is read, for their age.
+pub(in crate::cache::tier::cold) fn choose_evictions(
+    accounts: &[AccountView],
+    circumstances: &Circumstances,
+) -> Vec<Victim> {
+    let mut victims: Vec<Victim> = sealed(accounts, circumstances).collect();
+    victims.sort_by_key(|victim| victim.account.identity.segment_id);
+    victims.truncate(EVICTION_SEGMENTS);
+    victims
+}
+
+/// Segments evicted from at once: the most valuable of their records are found together.
+const EVICTION_SEGMENTS: usize = 4;
+
+/// Whether so much garbage lies in active segments that they should be sealed to get at it.
+pub(in crate::cache::tier::cold) fn wants_roll(
+    accounts: &[AccountView],
+    circumstances: &Circumstances,
+) -> bool {
+    let active = accounts.iter().filter(|account| !account.sealed);
+    let garbage: u64 = active.map(AccountView::reclaimable_bytes).sum();
+    Garbage::of(accounts, circumstances).is_due(circumstances)
+        && garbage as f64 > ROLL_SHARE * circumstances.segment_bytes as f64
+}
+
+/// When a cleanup that runs by itself looks into a segment. One in which everything expires is left until all has,
+/// with a look in between if the times are far apart: each look reads the footer.
+pub(in crate::cache::tier::cold) fn cleanup_due_ms(account: &AccountView) -> u64 {
+    let summary = &account.summary;
+    if account.next_expiry_ms == u64::MAX {
+        return u64::MAX;
+    }
+    let spread_ms = summary.expiry_max_ms.saturating_sub(account.next_expiry_ms);
+    match summary.unexpiring {
+        0 => account.next_expiry_ms + if spread_ms > LOOK_MS { spread_ms / 2 } else { spread_ms },
+        _ => account.next_expiry_ms + (spread_ms / 8).max(LOOK_MS.min(spread_ms)),
+    }
+}
+
+/// Looks into a segment are at least this far apart.
+const LOOK_MS: u64 = 60_000;
 
 /// What automatic maintenance looks at.
 #[derive(Clone, Copy, Debug)]
@@ -153,12 +333,14 @@ pub(in crate::cache::tier::cold) struct Pulse {
     pub raw_bytes_since_tuning: u64,
     /// Raw bytes of live entries.
     pub live_raw_bytes: u64,
+    /// `ColdTierConfig::retune_ratio`; `None` if the codec is fixed.
+    pub retune_ratio: Option<f64>,
     /// Records appended since the last snapshot.
     pub records_since_snapshot: u64,
     /// Bytes of the kept snapshots.
     pub snapshot_bytes: u64,
-    /// Reclaimable share found, and left, by the last automatic compaction: what it could not give back.
-    pub stuck_ratio: f64,
+    /// Garbage found, and left, by the last automatic compaction: what it could not give back.
+    pub stuck_share: f64,
 }
 
 /// A task that is due.
@@ -171,36 +353,27 @@ pub(in crate::cache::tier::cold) enum Due {
 }
 
 /// Entries below which there is nothing to measure.
-pub(in crate::cache::tier::cold) const TUNING_ENTRIES_MIN: u64 = 100;
-/// A snapshot is written when this many records have come since the last one, and at least a quarter of the index:
-/// it keeps a restart after a crash short.
+const TUNING_ENTRIES_MIN: u64 = 100;
+/// Records between two snapshots, at least.
 const SNAPSHOT_RECORDS: u64 = 200_000;
-
-/// Snapshots up to this size are not worth writing anew.
+/// Snapshots smaller than this are never too large.
 const STALE_SNAPSHOT_BYTES: u64 = 256 << 10;
 
-/// What to do next, most urgent first; `None` if all is well.
-pub(in crate::cache::tier::cold) fn choose_task(
-    accounts: &[AccountView],
-    pulse: &Pulse,
-    dead_ratio_max: f64,
-    retune_ratio: f64,
-    tuned: bool,
-) -> Option<Due> {
-    if accounts.iter().any(|account| account.next_expiry_ms <= pulse.circumstances.now_ms) {
+/// The most urgent task that is due.
+pub(in crate::cache::tier::cold) fn choose_task(accounts: &[AccountView], pulse: &Pulse) -> Option<Due> {
+    let circumstances = &pulse.circumstances;
+    if accounts.iter().any(|account| cleanup_due_ms(account) <= circumstances.now_ms) {
         return Some(Due::Expiry);
     }
-    let ratio = reclaimable_ratio(accounts, &pulse.circumstances);
-    if ratio > dead_ratio_max && ratio > pulse.stuck_ratio + 0.01 {
+    let stuck = Garbage::of(accounts, circumstances).share <= pulse.stuck_share + 0.01;
+    if (!stuck && wants_roll(accounts, circumstances))
+        || accounts.iter().any(|account| circumstances.is_free(account))
+        || (!stuck && !choose_round(accounts, circumstances).is_empty())
+    {
         return Some(Due::Compaction);
     }
-    let small =
-        accounts.iter().filter(|account| is_small(account, pulse.circumstances.segment_bytes)).count();
-    if small >= SMALL_SEGMENTS_DUE {
-        return Some(Due::Compaction);
-    }
-    let changed = pulse.raw_bytes_since_tuning as f64 > retune_ratio * pulse.live_raw_bytes as f64;
-    if tuned && changed && pulse.entries >= TUNING_ENTRIES_MIN {
+    let changed = |ratio: f64| pulse.raw_bytes_since_tuning as f64 > ratio * pulse.live_raw_bytes as f64;
+    if pulse.retune_ratio.is_some_and(changed) && pulse.entries >= TUNING_ENTRIES_MIN {
         return Some(Due::Tuning);
     }
     let snapshot_after = SNAPSHOT_RECORDS.max(pulse.entries / 4);

@@ -4,13 +4,16 @@
 //! moved as a tombstone: its key, and nothing else. Every record is verified before it is written, and the whole
 //! output is read back by the recovery reader before it is committed.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::survivor_groups::SurvivorGroups;
 use crate::cache::tier::cold::compression::compress;
 use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::core::segment::{
     ReadError, decode_record, place_of, read_footer, scan_records,
 };
+use crate::cache::tier::cold::ledger::in_blocks;
 use crate::cache::tier::cold::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
 use crate::cache::tier::cold::serialization::edit::SegmentEntry;
 use crate::cache::tier::cold::serialization::footer::{FooterRow, encode_footer};
@@ -36,6 +39,8 @@ pub(super) struct Survivor {
     pub row: FooterRow,
     /// Where it is.
     pub from: Location,
+    /// Bytes its record takes.
+    pub bytes: u64,
     /// It is remembered only so that older versions stay away.
     pub shadow: bool,
 }
@@ -74,7 +79,9 @@ pub(super) struct Finished {
 pub(super) struct Relocation<'a, D: Disk, C: Clock> {
     shared: &'a Shared<D, C>,
     base_sequence: u64,
-    output: Option<Output<D::File>>,
+    groups: SurvivorGroups,
+    /// The outputs being written, by group.
+    outputs: BTreeMap<u8, Output<D::File>>,
     pub finished: Vec<Finished>,
     pub moved: Vec<Moved>,
     /// Survivors whose bytes are damaged.
@@ -85,11 +92,12 @@ pub(super) struct Relocation<'a, D: Disk, C: Clock> {
 
 impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
     /// `base_sequence` is the lowest sequence number among the survivors.
-    pub(super) fn new(shared: &'a Shared<D, C>, base_sequence: u64) -> Self {
+    pub(super) fn new(shared: &'a Shared<D, C>, base_sequence: u64, groups: SurvivorGroups) -> Self {
         Self {
             shared,
             base_sequence,
-            output: None,
+            groups,
+            outputs: BTreeMap::new(),
             finished: Vec::new(),
             moved: Vec::new(),
             damaged: Vec::new(),
@@ -207,19 +215,20 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
 
     fn push(&mut self, survivor: &Survivor, meta: RecordMeta, stored: &[u8], sum: u32) -> Result<()> {
         let bytes = meta.record_bytes();
-        let full = self.output.as_ref().is_some_and(|output| {
+        let group = self.groups.group_of(survivor, &meta);
+        let full = self.outputs.get(&group).is_some_and(|output| {
             let end = output.written + (output.buffer.len() + bytes) as u64;
-            let fits = end <= self.shared.config.segment_bytes || output.rows.is_empty();
+            let fits = end <= self.shared.segment_bytes() || output.rows.is_empty();
             !fits || !within(meta.sequence, output.identity.base_sequence)
         });
         if full {
-            self.finish_output()?;
+            self.finish_output(group)?;
         }
-        let opened = match self.output.take() {
-            Some(output) => output,
-            None => self.open_output(meta.sequence)?,
-        };
-        let output = self.output.insert(opened);
+        if !self.outputs.contains_key(&group) {
+            let opened = self.open_output(group, meta.sequence)?;
+            self.outputs.insert(group, opened);
+        }
+        let output = self.outputs.get_mut(&group).expect("just opened");
         let offset = output.written + output.buffer.len() as u64;
         append_record(&mut output.buffer, &meta, stored, sum, place_of(&output.identity, offset));
         output.rows.push(FooterRow::new(survivor.row.hash, offset as u32, &meta));
@@ -241,7 +250,7 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
         Ok(())
     }
 
-    fn open_output(&self, sequence: u64) -> Result<Output<D::File>> {
+    fn open_output(&self, group: u8, sequence: u64) -> Result<Output<D::File>> {
         let shared = self.shared;
         // A span that 32 bits do not hold starts a segment of its own, from its own sequence number on.
         let fits = within(sequence, self.base_sequence);
@@ -251,7 +260,7 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
             nonce: fastrand::u64(..),
             base_sequence: if fits { self.base_sequence } else { sequence },
             log: LogKind::Survivors,
-            group: 0,
+            group,
         };
         let slot = shared
             .slab
@@ -277,12 +286,20 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
         })
     }
 
-    /// Completes the output: footer, sync, and the recovery reader's word that it reads back whole.
-    pub(super) fn finish_output(&mut self) -> Result<()> {
-        let Some(mut output) = self.output.take() else { return Ok(()) };
+    /// Completes all outputs.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        while let Some(group) = self.outputs.keys().next().copied() {
+            self.finish_output(group)?;
+        }
+        Ok(())
+    }
+
+    /// Completes an output: footer, sync, and the recovery reader's word that it reads back whole.
+    fn finish_output(&mut self, group: u8) -> Result<()> {
+        let Some(mut output) = self.outputs.remove(&group) else { return Ok(()) };
         let finished = self.complete(&mut output);
         if finished.is_err() {
-            self.output = Some(output);
+            self.outputs.insert(group, output);
         }
         self.finished.push(finished?);
         Ok(())
@@ -332,20 +349,23 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
     pub(super) fn discard(mut self) {
         let shared = self.shared;
         let mut left = Vec::new();
-        if let Some(output) = self.output.take() {
-            left.push((output.slot, output.path));
+        for output in std::mem::take(&mut self.outputs).into_values() {
+            left.push((output.slot, output.path, output.written));
         }
         for finished in &self.finished {
             let path = names::segment(&shared.config.dir, finished.entry.identity.segment_id);
-            left.push((finished.entry.slot, names::temporary(&path)));
-            left.push((finished.entry.slot, path));
+            let bytes = finished.summary.file_bytes;
+            left.push((finished.entry.slot, names::temporary(&path), bytes));
+            left.push((finished.entry.slot, path, bytes));
         }
         let mut released = std::collections::BTreeSet::new();
-        for (slot, path) in left {
-            if let Err(error) = shared.disk.remove(&path)
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::warn!(path = %path.display(), %error, "left behind; the next start removes it");
+        for (slot, path, bytes) in left {
+            match shared.disk.remove(&path) {
+                Ok(()) => shared.ledger.strike(in_blocks(bytes)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "left behind; the next start removes it");
+                }
             }
             shared.slab.retire(slot);
             if released.insert(slot) {
@@ -361,6 +381,8 @@ fn within(sequence: u64, base_sequence: u64) -> bool {
 }
 
 fn write_out<D: Disk, C: Clock>(shared: &Shared<D, C>, output: &mut Output<D::File>) -> Result<()> {
+    let end = output.written + output.buffer.len() as u64;
+    shared.ledger.resize(output.written, end);
     output
         .file
         .write_full_at(&output.buffer, output.written)

@@ -2,12 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
+use super::eviction::Evicted;
 use super::files::{remove_segment, rows_of, sweep_slots, sync_names, sync_removals};
 use super::policy::{Trigger, Victim};
 use super::relocation::{Relocation, Survivor};
-use super::saved_index::SNAPSHOT_ENTRY_BYTES;
+use super::survivor_groups::SurvivorGroups;
 use super::{CompactionReport, CompactionSystem};
 use crate::cache::tier::cold::core::names;
+use crate::cache::tier::cold::core::segment::row_bytes;
 use crate::cache::tier::cold::core::slab::OpenSegment;
 use crate::cache::tier::cold::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
 use crate::cache::tier::cold::serialization::edit::Edit;
@@ -17,26 +19,36 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::io::Disk;
 
-/// By itself, a compaction saves the index first only if that writes at most this share of the victims' bytes.
-pub(super) const COVERING_SHARE_MAX: f64 = 0.125;
+/// What survives of what is in force.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Keep {
+    /// Everything.
+    All,
+    /// The most valuable records, up to so many bytes.
+    Best {
+        /// Bytes of records.
+        bytes: u64,
+    },
+}
 
 impl CompactionSystem {
     pub(super) fn compact_round<D: Disk, C: Clock>(
         &mut self,
         shared: &Shared<D, C>,
         victims: &[Victim],
+        keep: Keep,
         progress: &RoundProgress,
         report: &mut CompactionReport,
     ) -> Result<()> {
         let before = report.clone();
-        let (mut listed, mut relocation) = self.relocate(shared, victims, progress, report)?;
+        let (mut listed, mut relocation) = self.relocate(shared, victims, keep, progress, report)?;
         if relocation.damaged.iter().any(|survivor| survivor.row.sequence > self.covered()) {
             // What is lost may have kept something older away: a snapshot does so from now on (C10). The round starts
             // again behind it: a snapshot in the middle of a round would know some of what the round does not.
             relocation.discard();
             self.cover_all(shared)?;
             *report = before;
-            (listed, relocation) = self.relocate(shared, victims, progress, report)?;
+            (listed, relocation) = self.relocate(shared, victims, keep, progress, report)?;
         }
         shared.state.advance(progress.at(0.7));
         let watermark = listed.iter().map(|victim| victim.discarded_shadow).fold(self.watermark, u64::max);
@@ -45,6 +57,7 @@ impl CompactionSystem {
         let written = relocation.finished.iter().map(|finished| finished.allocated_bytes).sum();
         let edit = self.install(shared, &listed, relocation, watermark, report)?;
         shared.state.advance(progress.at(0.9));
+        self.forget_evicted(shared, &listed);
         self.retire(shared, &listed, written, report);
         self.finished_edit = edit;
         shared.state.advance(progress.at(1.0));
@@ -53,17 +66,23 @@ impl CompactionSystem {
 
     /// Lists and copies. On an error nothing is left.
     fn relocate<'a, D: Disk, C: Clock>(
-        &self,
+        &mut self,
         shared: &'a Shared<D, C>,
         victims: &[Victim],
+        keep: Keep,
         progress: &RoundProgress,
         report: &mut CompactionReport,
     ) -> Result<(Vec<Listed>, Relocation<'a, D, C>)> {
-        let listed = self.list_survivors(shared, victims, report)?;
+        let mut listed = self.list_survivors(shared, victims, report)?;
+        if let Keep::Best { bytes } = keep {
+            self.select_evicted(shared, &mut listed, bytes);
+        }
         shared.state.advance(progress.at(0.3));
         let survivors = listed.iter().flat_map(|victim| &victim.survivors);
         let base_sequence = survivors.map(|survivor| survivor.row.sequence).min().unwrap_or(0);
-        let mut relocation = Relocation::new(shared, base_sequence);
+        let survivors = listed.iter().flat_map(|victim| &victim.survivors);
+        let groups = SurvivorGroups::new(survivors, shared.segment_bytes());
+        let mut relocation = Relocation::new(shared, base_sequence, groups);
         if let Err(error) = self.copy_survivors(shared, &listed, &mut relocation, progress) {
             relocation.discard();
             return Err(error);
@@ -90,10 +109,16 @@ impl CompactionSystem {
             }
             // What is lost may have been its newest shadow; it is covered.
             let discarded_shadow = if found.lost { victim.account.summary.shadow_max } else { 0 };
-            let mut entry =
-                Listed { victim: *victim, survivors: Vec::new(), discarded_shadow, damaged: found.lost };
-            for row in &found.rows {
-                self.list_row(shared, row, now_ms, &mut entry, report);
+            let mut entry = Listed {
+                victim: *victim,
+                survivors: Vec::new(),
+                evicted: Vec::new(),
+                discarded_shadow,
+                damaged: found.lost,
+            };
+            for (at, row) in found.rows.iter().enumerate() {
+                let bytes = row_bytes(&found.rows, at, found.records_end) as u64;
+                self.list_row(shared, (row, bytes), now_ms, &mut entry, report);
             }
             listed.push(entry);
         }
@@ -103,7 +128,7 @@ impl CompactionSystem {
     fn list_row<D: Disk, C: Clock>(
         &self,
         shared: &Shared<D, C>,
-        row: &FooterRow,
+        (row, bytes): (&FooterRow, u64),
         now_ms: u64,
         entry: &mut Listed,
         report: &mut CompactionReport,
@@ -120,7 +145,7 @@ impl CompactionSystem {
                 shared.index.replace_if(id, from, None);
             }
             Some(known) if known.location == from => {
-                entry.survivors.push(Survivor { row: *row, from, shadow: known.is_shadow() });
+                entry.survivors.push(Survivor { row: *row, from, bytes, shadow: known.is_shadow() });
                 return;
             }
             _ => {}
@@ -176,7 +201,7 @@ impl CompactionSystem {
             })?;
             before += victim_bytes(&victim.victim);
         }
-        relocation.finish_output()
+        relocation.finish()
     }
 
     /// Names the outputs, commits, and repoints the index. On an error before the commit everything is undone.
@@ -274,7 +299,7 @@ impl CompactionSystem {
         count(&shared.counters.bytes_reclaimed, reclaimed);
     }
 
-    /// Saves the index, if that lets the victims' shadows go and costs little beside what it frees.
+    /// Saves the index, if that lets the victims' shadows go: by itself only where it is cheap.
     pub(super) fn cover_shadows<D: Disk, C: Clock>(
         &mut self,
         shared: &Shared<D, C>,
@@ -286,13 +311,10 @@ impl CompactionSystem {
         if victims().all(|victim| victim.account.summary.shadow_max <= covered) {
             return Ok(());
         }
-        let entries = shared.index.len() + shared.index.shadows();
-        let cost = (entries * SNAPSHOT_ENTRY_BYTES) as f64;
-        let bytes: u64 = victims().map(victim_bytes).sum();
-        if trigger == Trigger::Requested || cost <= COVERING_SHARE_MAX * bytes as f64 {
-            self.cover_all(shared)?;
+        match trigger {
+            Trigger::Requested => self.cover_all(shared),
+            Trigger::Automatic => self.cover_if_cheap(shared),
         }
-        Ok(())
     }
 }
 
@@ -315,11 +337,13 @@ impl RoundProgress {
 }
 
 /// A victim and what it holds.
-struct Listed {
-    victim: Victim,
-    survivors: Vec<Survivor>,
+pub(super) struct Listed {
+    pub victim: Victim,
+    pub survivors: Vec<Survivor>,
+    /// What is in force and goes all the same.
+    pub evicted: Vec<Evicted>,
     /// Highest covered shadow that is left behind.
-    discarded_shadow: u64,
+    pub discarded_shadow: u64,
     damaged: bool,
 }
 

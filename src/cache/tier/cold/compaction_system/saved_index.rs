@@ -8,6 +8,7 @@ use super::{CompactionSystem, RebuildReport};
 use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::core::slab::AccountView;
 use crate::cache::tier::cold::core::snapshot::write_snapshot;
+use crate::cache::tier::cold::ledger::{in_blocks, snapshot_bytes};
 use crate::cache::tier::cold::message::WriteRequest;
 use crate::cache::tier::cold::metadata_index::{EntryId, Location, PARTITIONS};
 use crate::cache::tier::cold::serialization::edit::{Edit, SnapshotEntry};
@@ -18,6 +19,8 @@ use crate::io::Disk;
 
 /// Kept snapshots may take this share of the live bytes; beyond it only one is kept.
 const SNAPSHOT_SHARE_MAX: f64 = 0.12;
+/// By themselves, the tasks save the index only if that writes at most this share of what segments took meanwhile.
+const COVERING_SHARE_MAX: f64 = 0.125;
 /// Bytes of a snapshot, an entry.
 pub(super) const SNAPSHOT_ENTRY_BYTES: u64 = 12;
 /// Segments whose index entries are checked in one pass over the index.
@@ -29,6 +32,17 @@ impl CompactionSystem {
         self.write_snapshot(shared, false)?;
         if self.keeps_two(shared) {
             self.write_snapshot(shared, true)?;
+        }
+        Ok(())
+    }
+
+    /// Brings every kept snapshot up to now, unless too little was written since the last one.
+    pub(super) fn cover_if_cheap<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
+        let written =
+            shared.counters.segment_bytes_written.load(Ordering::Relaxed) - self.written_at_snapshot;
+        let entries = shared.index.len() + shared.index.shadows();
+        if (entries * SNAPSHOT_ENTRY_BYTES) as f64 <= COVERING_SHARE_MAX * written as f64 {
+            self.cover_all(shared)?;
         }
         Ok(())
     }
@@ -58,8 +72,13 @@ impl CompactionSystem {
             file_bytes: 0,
         };
         let dir = &shared.config.dir;
-        snapshot.file_bytes =
-            write_snapshot(&shared.disk, dir, shared.store_id, &snapshot, &shared.index, &shared.slab)?;
+        let expected = in_blocks(snapshot_bytes(shared.index.len() + shared.index.shadows()));
+        shared.ledger.enter(expected);
+        let written =
+            write_snapshot(&shared.disk, dir, shared.store_id, &snapshot, &shared.index, &shared.slab);
+        shared.ledger.strike(expected);
+        snapshot.file_bytes = written?;
+        shared.ledger.enter(in_blocks(snapshot.file_bytes));
         let keep: Vec<u64> = self.snapshots.iter().rev().take(keep_one.into()).map(|kept| kept.id).collect();
         // The writer makes everything it has appended durable before the edit: all that the snapshot points at.
         let committed = self.commit(Edit::AddSnapshot { snapshot, keep: keep.clone() });
@@ -79,6 +98,7 @@ impl CompactionSystem {
         sync_removals(shared);
         let bytes = self.snapshots.iter().map(|snapshot| snapshot.file_bytes).sum();
         shared.counters.snapshot_bytes.store(bytes, Ordering::Relaxed);
+        self.written_at_snapshot = shared.counters.segment_bytes_written.load(Ordering::Relaxed);
         Ok(snapshot.file_bytes)
     }
 }

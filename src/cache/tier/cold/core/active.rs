@@ -84,6 +84,11 @@ impl<F: DiskFile> ActiveSegment<F> {
         self.dirty || !self.buffer.is_empty()
     }
 
+    /// Rows of the records in the file.
+    pub fn written_rows(&self) -> usize {
+        self.written_rows
+    }
+
     /// Its rows, those of the buffer included.
     pub fn rows(&self) -> &[FooterRow] {
         &self.rows

@@ -18,7 +18,7 @@ use crate::io::{Disk, DiskFile, read_all};
 const CURRENT_MAGIC: &[u8; 8] = b"LARDCUR1";
 const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 /// A manifest of this length, and of four times the length it started with, is rolled.
-const ROLL_BYTES: u64 = 4 << 20;
+pub(super) const ROLL_BYTES: u64 = 4 << 20;
 
 /// What reading a manifest found.
 #[derive(Debug)]
@@ -306,8 +306,8 @@ impl<D: Disk> Manifest<D> {
     }
 
     /// Whether the log has grown enough to be written anew.
-    pub fn wants_roll(&self) -> bool {
-        self.end > ROLL_BYTES && self.end > 4 * self.start_bytes
+    pub fn wants_roll(&self, bytes_max: u64) -> bool {
+        self.end > bytes_max && self.end > 4 * self.start_bytes
     }
 
     /// Starts a new file with the state alone, and removes the old one. The log must be synced.
@@ -334,6 +334,11 @@ impl<D: Disk> Manifest<D> {
             tracing::warn!(path = %old.path.display(), %error, "left behind; the next start removes it");
         }
         Ok(())
+    }
+
+    /// Length of the file.
+    pub fn file_bytes(&self) -> u64 {
+        self.end
     }
 
     /// Number of the file.

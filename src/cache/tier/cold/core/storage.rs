@@ -9,20 +9,28 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use super::active::ActiveSegment;
-use super::manifest::{LoadedManifest, Manifest, replace_file};
+use super::manifest::{LoadedManifest, Manifest, ROLL_BYTES, replace_file};
 use super::names;
 use super::recovery::{Recovered, Tail};
 use super::slab::OpenSegment;
+use crate::cache::tier::cold::ledger::in_blocks;
 use crate::cache::tier::cold::metadata_index::Location;
 use crate::cache::tier::cold::serialization::dictionary::encode_dictionary;
 use crate::cache::tier::cold::serialization::edit::{Edit, ManifestState, SegmentEntry, SyncedTail};
 use crate::cache::tier::cold::serialization::footer::{FooterRow, encode_footer};
 use crate::cache::tier::cold::serialization::record::{RECORD_ALIGN, RecordMeta};
-use crate::cache::tier::cold::serialization::segment::{LogKind, SegmentIdentity, SegmentSummary};
+use crate::cache::tier::cold::serialization::segment::{
+    LogKind, SEGMENT_HEADER_BYTES, SegmentIdentity, SegmentSummary,
+};
 use crate::cache::tier::cold::shared::{Shared, count};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Disk, DiskFile};
+
+/// Bytes of a row in a footer, at most: hash, and three columns as wide as they can be; its block's header shared.
+const FOOTER_ROW_BYTES_MAX: usize = 24;
+/// What a footer takes besides its rows, and the padding before it.
+const FOOTER_ROOM_BYTES: usize = 512;
 
 /// The files that the writer writes.
 pub struct ColdTierStorage<D: Disk> {
@@ -32,6 +40,8 @@ pub struct ColdTierStorage<D: Disk> {
     actives: BTreeMap<u8, ActiveSegment<D::File>>,
     /// Bytes in their buffers.
     buffered_bytes: usize,
+    /// Length of the manifest, as entered in the ledger.
+    manifest_bytes: u64,
     /// Sequence numbers were written since they were saved.
     clock_dirty: bool,
 }
@@ -55,7 +65,13 @@ impl<D: Disk> ColdTierStorage<D> {
     /// Starts a new store: a manifest that says it is empty.
     pub fn create(disk: &D, dir: PathBuf, state: ManifestState) -> Result<Self> {
         let manifest = Manifest::create(disk, &dir, 1, state)?;
-        Ok(Self { dir, manifest, actives: BTreeMap::new(), buffered_bytes: 0, clock_dirty: false })
+        Ok(Self::new(dir, manifest))
+    }
+
+    fn new(dir: PathBuf, manifest: Manifest<D>) -> Self {
+        let manifest_bytes = manifest.file_bytes();
+        let actives = BTreeMap::new();
+        Self { dir, manifest, actives, buffered_bytes: 0, manifest_bytes, clock_dirty: false }
     }
 
     /// Puts a recovered store in order: seals its tails, forgets what is missing, deletes orphans.
@@ -68,8 +84,7 @@ impl<D: Disk> ColdTierStorage<D> {
             let state = ManifestState { damaged, ..loaded.state.clone() };
             Manifest::create(disk, &dir, loaded.highest_number + 1, state)?
         };
-        let mut storage =
-            Self { dir, manifest, actives: BTreeMap::new(), buffered_bytes: 0, clock_dirty: false };
+        let mut storage = Self::new(dir, manifest);
         // Nothing that was read is known to be durable: the last process may have died before it synced (W1). Names
         // first: no edit may survive that names a file which does not.
         disk.sync_dir(&storage.dir).map_err(|error| sync_failed(&storage.dir, error))?;
@@ -79,6 +94,7 @@ impl<D: Disk> ColdTierStorage<D> {
             Err(error) if error.is_full() => tracing::warn!(%error, "the disk is full; opened as it is"),
             outcome => outcome?,
         }
+        storage.manifest_bytes = storage.manifest.file_bytes();
         Ok(storage)
     }
 
@@ -223,6 +239,7 @@ impl<D: Disk> ColdTierStorage<D> {
             group: record.group,
         };
         let path = names::segment(&self.dir, identity.segment_id);
+        shared.ledger.enter(active_bytes(SEGMENT_HEADER_BYTES as u64, 0));
         let opened = (|| {
             let file = shared.disk.create(&path)?;
             file.write_full_at(&identity.encode(), 0)?;
@@ -239,6 +256,7 @@ impl<D: Disk> ColdTierStorage<D> {
             Err(error) => {
                 // What stays behind is an orphan that the next start deletes.
                 drop(shared.disk.remove(&path));
+                shared.ledger.strike(active_bytes(SEGMENT_HEADER_BYTES as u64, 0));
                 shared.slab.release(slot);
                 return Err(error);
             }
@@ -255,9 +273,12 @@ impl<D: Disk> ColdTierStorage<D> {
     pub fn write_out<C: Clock>(&mut self, shared: &Shared<D, C>) -> Vec<(u32, Error)> {
         let mut failed = Vec::new();
         for active in self.actives.values_mut().filter(|active| active.buffered_bytes() > 0) {
+            let before = active_bytes(active.written_summary().records_end, active.written_rows());
             match active.write_out() {
                 Ok((bytes, expiry_min_ms)) => {
                     count(&shared.counters.segment_bytes_written, bytes);
+                    let after = active_bytes(active.end(), active.written_rows());
+                    shared.ledger.enter(after.saturating_sub(before));
                     let (summary, class_bytes) = (*active.summary(), active.class_bytes());
                     shared.slab.publish(active.slot, summary, class_bytes, expiry_min_ms);
                     self.clock_dirty = true;
@@ -293,6 +314,8 @@ impl<D: Disk> ColdTierStorage<D> {
         let footer = active.write_footer().map_err(|error| Error::io("seal", &active.path, error));
         let (summary, footer_bytes) = footer?;
         count(&shared.counters.segment_bytes_written, footer_bytes);
+        shared.ledger.strike(active_bytes(active.end(), active.written_rows()));
+        shared.ledger.enter(in_blocks(summary.file_bytes));
         active.sync().map_err(|error| sync_failed(&active.path, error))?;
         let segment_id = active.identity.segment_id;
         self.manifest.append(&Edit::SealSegment { segment_id, summary })?;
@@ -330,10 +353,16 @@ impl<D: Disk> ColdTierStorage<D> {
             }
             saved?;
         }
+        self.sync_manifest(shared)
+    }
+
+    fn sync_manifest<C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
         self.manifest.sync()?;
-        if self.manifest.wants_roll() {
+        if self.manifest.wants_roll(shared.ledger.manifest_bytes_max(ROLL_BYTES)) {
             self.manifest.roll(&shared.disk)?;
         }
+        let bytes = self.manifest.file_bytes();
+        shared.ledger.resize(std::mem::replace(&mut self.manifest_bytes, bytes), bytes);
         Ok(())
     }
 
@@ -357,7 +386,7 @@ impl<D: Disk> ColdTierStorage<D> {
     pub fn commit<C: Clock>(&mut self, shared: &Shared<D, C>, edit: &Edit) -> Result<u64> {
         self.sync(shared)?;
         let number = self.manifest.append(edit)?;
-        self.manifest.sync()?;
+        self.sync_manifest(shared)?;
         Ok(number)
     }
 
@@ -376,6 +405,11 @@ impl<D: Disk> ColdTierStorage<D> {
         let active = self.actives.values().find(|active| active.slot == slot)?;
         Some((active.rows(), active.summary().records_end))
     }
+}
+
+/// Bytes that an active segment takes, with those that its footer is going to take.
+fn active_bytes(end: u64, rows: usize) -> u64 {
+    in_blocks(end + (rows * FOOTER_ROW_BYTES_MAX + FOOTER_ROOM_BYTES) as u64)
 }
 
 fn remove_or_warn<D: Disk>(disk: &D, path: &std::path::Path) {

@@ -1,0 +1,238 @@
+//! Eviction: at capacity, what is worth least goes.
+//!
+//! Segments are emptied one round at a time by the protocol of a compaction. Of what is in force in them the most
+//! valuable records are copied, as many as the copy budget allows, and the rest is evicted: a record's value is the
+//! reads counted of it times the time it has left, for each of its bytes. What was never read since it was written or
+//! moved is not copied.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::policy::{Victim, choose_evictions, choose_round};
+use super::relocation::Survivor;
+use super::round::{Keep, Listed, RoundProgress, victim_bytes};
+use super::{CompactionReport, CompactionSystem, Trigger};
+use crate::cache::eviction::EvictionReason;
+use crate::cache::tier::cold::core::names;
+use crate::cache::tier::cold::core::segment::{decode_record, read_record};
+use crate::cache::tier::cold::message::WriteRequest;
+use crate::cache::tier::cold::metadata_index::EntryId;
+use crate::cache::tier::cold::serialization::record::RECORD_HEADER_BYTES;
+use crate::cache::tier::cold::shared::{Shared, count};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::Disk;
+
+/// Evictions copy at most this share of the bytes that are let in.
+const COPY_SHARE: f64 = 0.18;
+/// What was let in long ago and called for no copies allows no more than this many segments of them now.
+const COPY_SEGMENTS_MAX: u64 = 8;
+
+/// A record that is evicted.
+pub(super) struct Evicted {
+    survivor: Survivor,
+    /// Its key is, because something older of it may be on disk.
+    remembered: bool,
+}
+
+impl CompactionSystem {
+    /// Evicts until callers can write so many bytes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] when nothing is left to evict and callers have no room at all; whatever stopped a round.
+    pub(in crate::cache::tier::cold) fn make_room<D: Disk, C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        bytes: u64,
+    ) -> Result<()> {
+        let room = || shared.ledger.room(shared.index.len());
+        while room() < bytes {
+            self.check_stop(shared)?;
+            if !self.evict_round(shared)? {
+                if room() > 0 {
+                    return Ok(());
+                }
+                let text =
+                    "the capacity is taken by what cannot be evicted: files of others, or the store's own";
+                return Err(Error::new(ErrorKind::Full, text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes room for one round's outputs, or a snapshot, beyond what callers may fill.
+    pub(super) fn make_room_for_output<D: Disk, C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        bytes: u64,
+    ) -> Result<()> {
+        while shared.ledger.room_of_maintenance() < bytes {
+            self.check_stop(shared)?;
+            if !self.evict_round(shared)? {
+                return Err(Error::new(
+                    ErrorKind::Full,
+                    "no room for a compaction's output below the capacity",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees what costs least: what has expired, what is dead, then what is worth least. False if there is nothing.
+    fn evict_round<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<bool> {
+        let taken = shared.ledger.taken_bytes();
+        self.cleanup_expired_entries(shared, Trigger::Automatic)?;
+        if shared.ledger.taken_bytes() < taken {
+            return Ok(true);
+        }
+        let mut victims = self.choose_to_evict(shared);
+        if victims.is_empty() {
+            // The rest is in active segments.
+            self.ask(|reply| WriteRequest::Seal { reply })?;
+            victims = self.choose_to_evict(shared);
+        }
+        if victims.is_empty() {
+            return Ok(false);
+        }
+        let bytes = victims.iter().map(victim_bytes).sum();
+        let progress = RoundProgress { before: 0, bytes, total: bytes };
+        let mut report = CompactionReport::default();
+        let keep = Keep::Best { bytes: self.copy_budget(shared) };
+        self.compact_round(shared, &victims, keep, &progress, &mut report)?;
+        tracing::debug!(segments = report.segments_removed, copied = report.entries_copied, "evicted");
+        Ok(report.segments_removed > 0)
+    }
+
+    fn choose_to_evict<D: Disk, C: Clock>(&self, shared: &Shared<D, C>) -> Vec<Victim> {
+        let (accounts, circumstances) = (shared.slab.accounts(), self.circumstances(shared));
+        let free = choose_round(&accounts, &circumstances);
+        if free.iter().any(|victim| victim.account.live_records() == 0) {
+            return free;
+        }
+        choose_evictions(&accounts, &circumstances)
+    }
+
+    /// Bytes that an eviction may copy now.
+    fn copy_budget<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> u64 {
+        if !shared.may_copy() {
+            return 0;
+        }
+        let admitted = shared.counters.stored_bytes_inserted.load(Ordering::Relaxed);
+        let allowed = (COPY_SHARE * admitted as f64) as u64;
+        let most = COPY_SEGMENTS_MAX * shared.segment_bytes();
+        self.copied_by_eviction = self.copied_by_eviction.max(allowed.saturating_sub(most));
+        (allowed - self.copied_by_eviction.min(allowed)).min(shared.ledger.room_of_maintenance())
+    }
+
+    /// Sorts out, from what survives in the victims, what is evicted.
+    pub(super) fn select_evicted<D: Disk, C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        listed: &mut [Listed],
+        copy_bytes: u64,
+    ) {
+        let chosen = self.most_valuable(shared, listed, copy_bytes);
+        let covered = self.covered();
+        for (at, victim) in listed.iter_mut().enumerate() {
+            let survivors = std::mem::take(&mut victim.survivors);
+            for (number, survivor) in survivors.into_iter().enumerate() {
+                if survivor.shadow || chosen.contains(&(at, number)) {
+                    victim.survivors.push(survivor);
+                    continue;
+                }
+                let row = &survivor.row;
+                // Something older may be on disk: then the key is remembered.
+                let remembered = row.is_shadow() && row.sequence > covered;
+                if remembered {
+                    victim.survivors.push(Survivor { shadow: true, ..survivor });
+                } else if row.is_shadow() {
+                    victim.discarded_shadow = victim.discarded_shadow.max(row.sequence);
+                }
+                victim.evicted.push(Evicted { survivor, remembered });
+            }
+        }
+    }
+
+    /// The records that are copied, by victim and place in it.
+    fn most_valuable<D: Disk, C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        listed: &[Listed],
+        copy_bytes: u64,
+    ) -> HashSet<(usize, usize)> {
+        let (now_ms, horizon_ms) = (shared.clock.now_ms(), self.turnover_ms(shared));
+        let mut values = Vec::new();
+        for (at, victim) in listed.iter().enumerate() {
+            for (number, survivor) in victim.survivors.iter().enumerate().filter(|(_, kept)| !kept.shadow) {
+                let hits = shared.index.hits(EntryId::of(survivor.row.hash), survivor.from).unwrap_or(0);
+                values.push((value_of(survivor, hits, now_ms, horizon_ms), survivor.bytes, (at, number)));
+            }
+        }
+        values.retain(|(value, ..)| *value > 0.0);
+        values.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let mut left = copy_bytes;
+        let mut chosen = HashSet::new();
+        for (_, bytes, place) in values {
+            if bytes <= left {
+                left -= bytes;
+                chosen.insert(place);
+            }
+        }
+        self.copied_by_eviction += copy_bytes - left;
+        chosen
+    }
+
+    /// Time in which what is written fills the directory once: how far ahead an entry's remaining life counts.
+    fn turnover_ms<D: Disk, C: Clock>(&self, shared: &Shared<D, C>) -> f64 {
+        let written = shared.counters.segment_bytes_written.load(Ordering::Relaxed);
+        let elapsed_ms = shared.clock.now_ms().saturating_sub(self.opened_at_ms).max(1);
+        shared.ledger.taken_bytes() as f64 * elapsed_ms as f64 / written.max(1) as f64
+    }
+
+    /// Takes what was evicted out of the index, counts it, and tells the listener. The commit has been made; the
+    /// victims' files are still there.
+    pub(super) fn forget_evicted<D: Disk, C: Clock>(&self, shared: &Shared<D, C>, listed: &[Listed]) {
+        for victim in listed {
+            for Evicted { survivor, remembered } in &victim.evicted {
+                if !remembered {
+                    shared.index.replace_if(EntryId::of(survivor.row.hash), survivor.from, None);
+                }
+                count(&shared.counters.evicted, 1);
+                count(&shared.counters.evicted_bytes, survivor.bytes);
+            }
+            if shared.config.evictions.is_some() {
+                tell(shared, victim);
+            }
+        }
+    }
+}
+
+/// Reads expected of a record in the time it has left, as far as the horizon, for each of its bytes.
+fn value_of(survivor: &Survivor, hits: u8, now_ms: u64, horizon_ms: f64) -> f64 {
+    let life = match survivor.row.expires_at_ms {
+        0 => 1.0,
+        at_ms => (at_ms.saturating_sub(now_ms) as f64 / horizon_ms).min(1.0),
+    };
+    f64::from(hits) * life / survivor.bytes as f64
+}
+
+/// Reads the evicted records' keys, which the index does not keep.
+fn tell<D: Disk, C: Clock>(shared: &Shared<D, C>, victim: &Listed) {
+    let identity = &victim.victim.account.identity;
+    let file = shared.disk.open_read(&names::segment(&shared.config.dir, identity.segment_id));
+    let (mut buffer, mut raw) = (Vec::new(), Vec::new());
+    for Evicted { survivor, .. } in &victim.evicted {
+        let key = || {
+            let (file, hint) = (file.as_ref().ok()?, survivor.bytes as usize);
+            let offset = survivor.from.offset;
+            let read = read_record(file, identity, offset, hint, &mut buffer, &shared.dictionaries);
+            let meta = read.ok()?.meta;
+            let end = RECORD_HEADER_BYTES + meta.stored_len as usize;
+            decode_record(&meta, &mut buffer[..end], &shared.dictionaries, &mut raw).ok()?;
+            Some(Bytes::copy_from_slice(&raw[..meta.key_len as usize]))
+        };
+        shared.tell_eviction(EvictionReason::Capacity, survivor.bytes, key);
+    }
+}
