@@ -13,7 +13,7 @@ use super::crew::Crew;
 use super::in_flight::EncodedRecord;
 use super::iter::Iter;
 use super::message::{TaskRequest, WriteRequest};
-use super::metadata_index::EntryId;
+use super::metadata_index::{EntryId, IndexEntry};
 use super::report::{CompactionTask, CompressionChoice, TaskReport};
 use super::serialization::record::{RECORD_HEADER_BYTES, RecordMeta, payload_sum};
 use super::shared::{Shared, count};
@@ -294,7 +294,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
     /// `is_config` for a key outside its limits, `is_closed`, or a read that the operating system refused.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         let counters = &self.crew.counters;
-        match self.lookup(key)? {
+        match self.lookup(key, true)? {
             Lookup::Found(meta, raw) => {
                 count(&counters.hits, 1);
                 let mut bytes = Bytes::from(raw);
@@ -315,7 +315,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn contains_key(&self, key: &[u8]) -> Result<bool> {
-        Ok(matches!(self.lookup(key)?, Lookup::Found(..)))
+        Ok(matches!(self.lookup(key, false)?, Lookup::Found(..)))
     }
 
     /// How long an entry has still to live; `None` if there is no such entry. Costs a `get`.
@@ -323,7 +323,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn ttl(&self, key: &[u8]) -> Result<Option<Ttl>> {
-        Ok(match self.lookup(key)? {
+        Ok(match self.lookup(key, false)? {
             Lookup::Found(meta, _) if meta.expires_at_ms == 0 => Some(Ttl::Never),
             Lookup::Found(meta, _) => {
                 let left_ms = meta.expires_at_ms.saturating_sub(self.crew.clock.now_ms());
@@ -333,10 +333,10 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         })
     }
 
-    fn lookup(&self, key: &[u8]) -> Result<Lookup> {
+    fn lookup(&self, key: &[u8], counts: bool) -> Result<Lookup> {
         self.check_key(key)?;
         let hash = key_hash(key, self.crew.hash_seed);
-        let found = lookup(&self.crew, EntryId::of(hash))?;
+        let found = lookup(&self.crew, EntryId::of(hash), counts)?;
         Ok(match found {
             Lookup::Found(meta, raw) if &raw[..meta.key_len as usize] != key => Lookup::Collision,
             found => found,
@@ -543,7 +543,7 @@ fn millis_up(ttl: Duration) -> u64 {
 /// In flight first, then the index, then the segment. A read that fails because the record is being written, moved or
 /// retired is followed by another look; only an entry that fails twice unchanged is damaged (invariant G1): between
 /// the two looks its in-flight copy was gone, so its bytes were in the file.
-pub(super) fn lookup<D: Disk, C: Clock>(shared: &Shared<D, C>, id: EntryId) -> Result<Lookup> {
+pub(super) fn lookup<D: Disk, C: Clock>(shared: &Shared<D, C>, id: EntryId, counts: bool) -> Result<Lookup> {
     shared.condition.check_open()?;
     let mut failed = None;
     for _ in 0..LOOKUP_ATTEMPTS {
@@ -551,7 +551,7 @@ pub(super) fn lookup<D: Disk, C: Clock>(shared: &Shared<D, C>, id: EntryId) -> R
             return Ok(from_flight(shared, &record));
         }
         let reuses = shared.slab.reuses();
-        let Some(entry) = shared.index.get(id) else { return Ok(Lookup::Absent) };
+        let Some(entry) = entry_of(shared, id, counts && failed.is_none()) else { return Ok(Lookup::Absent) };
         if entry.is_shadow() {
             return Ok(Lookup::Absent);
         }
@@ -568,6 +568,18 @@ pub(super) fn lookup<D: Disk, C: Clock>(shared: &Shared<D, C>, id: EntryId) -> R
         }
     }
     Ok(Lookup::Damaged)
+}
+
+/// The index entry of a hash; with `counts`, the read is counted where entries compete for room.
+fn entry_of<D: Disk, C: Clock>(shared: &Shared<D, C>, id: EntryId, counts: bool) -> Option<IndexEntry> {
+    if !counts || shared.ledger.capacity_bytes().is_none() {
+        return shared.index.get(id);
+    }
+    let (entry, counted) = shared.index.get_and_count(id)?;
+    if counted {
+        shared.slab.note_hit(entry.location.slot);
+    }
+    Some(entry)
 }
 
 fn judge<D: Disk, C: Clock>(shared: &Shared<D, C>, meta: RecordMeta, raw: Vec<u8>) -> Lookup {

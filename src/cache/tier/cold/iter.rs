@@ -50,7 +50,7 @@ impl<D: Disk, C: Clock> Iterator for Iter<'_, D, C> {
         }
         loop {
             let id = self.next_id()?;
-            let (meta, raw) = match lookup(self.shared, id) {
+            let (meta, raw) = match lookup(self.shared, id, false) {
                 Ok(Lookup::Found(meta, raw)) => (meta, raw),
                 Ok(_) => continue,
                 Err(error) => return Some(Err(error)),

@@ -52,7 +52,7 @@ impl CompactionSystem {
                 if bytes + entry.size.bytes_estimate() as usize > SAMPLE_BYTES_MAX {
                     continue;
                 }
-                if let Lookup::Found(meta, raw) = lookup(shared, id)? {
+                if let Lookup::Found(meta, raw) = lookup(shared, id, false)? {
                     bytes += raw.len();
                     samples.push(Sample { raw, key_len: meta.key_len as usize });
                     shared.state.advance(0.4 * samples.len() as f32 / wanted as f32);

@@ -38,6 +38,8 @@ pub struct Account {
     expired_bytes: AtomicU64,
     /// Earliest expiry that no cleanup has dealt with; `u64::MAX` if there is none.
     next_expiry_ms: AtomicU64,
+    /// Reads counted of its entries.
+    hits: AtomicU64,
 }
 
 /// An [`Account`] as it stood when it was asked for.
@@ -61,6 +63,8 @@ pub struct AccountView {
     pub expired_bytes: u64,
     /// Earliest expiry that no cleanup has dealt with; `u64::MAX` if there is none.
     pub next_expiry_ms: u64,
+    /// Reads counted of its entries: up to seven of each, while a capacity is set.
+    pub hits: u64,
 }
 
 impl AccountView {
@@ -209,6 +213,13 @@ impl<F> Slab<F> {
         }
     }
 
+    /// Takes note of a read of one of the segment's entries.
+    pub fn note_hit(&self, slot: u32) {
+        if let Some(place) = self.slot(slot) {
+            place.account.hits.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Takes note of records that a recovery found dead; `bytes` is what their size classes add up to.
     pub fn note_dead_bytes(&self, slot: u32, records: u64, bytes: u64) {
         if let Some(place) = self.slot(slot) {
@@ -285,7 +296,9 @@ impl Account {
         *self.summary.write().unwrap_or_else(PoisonError::into_inner) = summary;
         self.sealed.store(sealed, Ordering::SeqCst);
         self.next_expiry_ms.store(next_expiry_ms, Ordering::SeqCst);
-        for counter in [&self.dead_records, &self.dead_bytes, &self.expired_records, &self.expired_bytes] {
+        for counter in
+            [&self.hits, &self.dead_records, &self.dead_bytes, &self.expired_records, &self.expired_bytes]
+        {
             counter.store(0, Ordering::SeqCst);
         }
     }
@@ -315,6 +328,7 @@ impl Account {
             expired_records: self.expired_records.load(Ordering::Relaxed),
             expired_bytes: self.expired_bytes.load(Ordering::Relaxed),
             next_expiry_ms: self.next_expiry_ms.load(Ordering::SeqCst),
+            hits: self.hits.load(Ordering::Relaxed),
         }
     }
 }
