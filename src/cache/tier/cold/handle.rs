@@ -615,7 +615,7 @@ fn from_flight<D: Disk, C: Clock>(shared: &Shared<D, C>, record: &EncodedRecord)
 /// Reads and decodes the record an index entry points at; `None` if there is none (any more), or a damaged one.
 fn read_entry<D: Disk, C: Clock>(
     shared: &Shared<D, C>,
-    entry: super::metadata_index::IndexEntry,
+    entry: IndexEntry,
 ) -> Result<Option<(RecordMeta, Vec<u8>)>> {
     use super::core::segment::ReadError;
     with_buffer(|buffer| {
