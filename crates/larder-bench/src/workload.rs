@@ -1,0 +1,341 @@
+//! What the store is made to do: plans of phases, and the operations of each.
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use fastrand::Rng;
+use larder::{Codec, ColdTierConfig, Compression, Durability, Maintenance};
+
+use crate::oracle::record_bytes;
+use crate::ttl::TtlSet;
+use crate::zipf::Zipf;
+
+/// The workloads, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// Fresh keys that expire, of few different times to live (`--ttl-set`, cluster4 by default).
+    TtlOnly,
+    /// Fresh keys that expire, at times that form a continuum (`--ttl-set`, log-uniform by default).
+    TtlMixed,
+    /// Every key overwritten as often as every other.
+    Uniform,
+    /// A tenth of the keys takes nine tenths of the overwrites.
+    NinetyTen,
+    /// A cache of a tenth of its keys, read through by a Zipf distribution of exponent 0.9.
+    ZipfCapacity,
+    /// Everything deleted; and all but a few scattered records deleted.
+    DeleteAll,
+    /// One time to live, for a year.
+    Year,
+}
+
+impl Workload {
+    /// As it is called on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+/// How a workload is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The same seed gives the same operations.
+    pub seed: u64,
+    /// Size: keys, rates and segments grow with it, so that what is measured does not.
+    pub scale: f64,
+    /// Which times to live; `None` = the workload's own.
+    pub ttl_set: Option<TtlSet>,
+    /// Laid out so that it can run by a real clock: about a minute long.
+    pub real_time: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { seed: 1, scale: 1.0, ttl_set: None, real_time: false }
+    }
+}
+
+/// One operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Insert a value; `ttl_ms` 0 = it does not expire.
+    Put { key: u64, ttl_ms: u64 },
+    /// Read, and check what comes back.
+    Get { key: u64 },
+    /// Read; insert what was missed.
+    ReadThrough { key: u64 },
+    /// Delete.
+    Remove { key: u64 },
+    /// Ask for a compaction and wait for it.
+    Compact,
+    /// Let time pass.
+    Idle,
+}
+
+/// A stretch of operations.
+#[derive(Clone, Copy, Debug)]
+pub struct Phase {
+    /// What the figures taken at its end are called.
+    pub name: &'static str,
+    /// Operations.
+    pub ops: u64,
+    /// Time between two of them, in microseconds.
+    pub us_per_op: u64,
+    /// Whether it counts: the store has settled.
+    pub measured: bool,
+}
+
+/// A workload, ready to run.
+#[derive(Debug)]
+pub struct Plan {
+    /// Which one.
+    pub workload: Workload,
+    /// How the store is opened; the directory is a name on the virtual disk.
+    pub config: ColdTierConfig,
+    /// Target size of a segment.
+    pub segment_bytes: u64,
+    /// One after the other.
+    pub phases: Vec<Phase>,
+    /// Maintenance runs this often, in microseconds; figures are taken as often.
+    pub step_us: u64,
+    /// Length of the keys.
+    pub key_bytes: usize,
+    /// Length of the values.
+    pub value_bytes: u32,
+    /// What the cache may hold; beyond it, it has to evict.
+    pub capacity_bytes: Option<u64>,
+    /// The library can do what the workload needs.
+    pub supported: bool,
+    /// Where the operations come from.
+    pub stream: Stream,
+}
+
+const HOUR_US: u64 = 3_600_000_000;
+const KEY_BYTES: usize = 24;
+const VALUE_BYTES: u32 = 1024;
+/// Overwrites of each key, on average: the first ten let it settle, the last two are measured.
+const OVERWRITES: u64 = 12;
+const OVERWRITES_MEASURED: u64 = 2;
+/// Overwrites between two rounds of maintenance: 2 % of the keys at scale 1.
+const OVERWRITES_A_STEP: u64 = 2000;
+/// Share of the reclaimable bytes at which compaction starts, so that space stays below 1.25.
+const DEAD_RATIO_MAX: f64 = 0.19;
+/// One operation in sixteen reads, and is checked.
+const READ_SHARE: f64 = 1.0 / 16.0;
+/// With times to live, one write in twenty replaces a recent key.
+const REPLACED_SHARE: f64 = 0.05;
+/// Writes a second. Cluster 4 takes 5,260 requests a second, 7 % of them writes: 368. A 32nd of that goes with segments
+/// of a 32nd of 16 MiB: so as many seconds of writes lie in a segment as in the real one.
+const TTL_PUTS_A_SECOND: f64 = 368.0 / 32.0;
+const TTL_SEGMENT_BYTES: f64 = (16 << 20) as f64 / 32.0;
+/// By a real clock, times to live are divided by this, and rates multiplied.
+const REAL_TIME_DIVISOR: u64 = 960;
+/// One in so many records survives in `delete-all`.
+pub const SCATTER: u64 = 500;
+
+/// Size of the segments: with fewer than a few dozen of them, what is measured is their size.
+fn segment_bytes(at_scale_1: f64, scale: f64) -> u64 {
+    ((at_scale_1 * scale) as u64).clamp(64 << 10, 16 << 20)
+}
+
+fn scaled(count: u64, scale: f64) -> u64 {
+    ((count as f64 * scale) as u64).max(1)
+}
+
+impl Plan {
+    /// Lays a workload out, for a store in `dir`.
+    pub fn new(workload: Workload, options: &Options, dir: &Path) -> Self {
+        let mut plan = Self::of(workload, options);
+        plan.config = plan.configured(options, dir);
+        plan
+    }
+
+    fn of(workload: Workload, options: &Options) -> Self {
+        match workload {
+            Workload::TtlOnly => Self::ttl(workload, options, options.ttl_set.unwrap_or(TtlSet::Cluster4)),
+            Workload::TtlMixed => Self::ttl(workload, options, options.ttl_set.unwrap_or(TtlSet::LogUniform)),
+            Workload::Uniform => Self::overwrites(workload, options, 0.0, 0.0),
+            Workload::NinetyTen => Self::overwrites(workload, options, 0.1, 0.9),
+            Workload::ZipfCapacity => Self::zipf(options),
+            Workload::DeleteAll => Self::deletes(options),
+            Workload::Year => Self::year(options),
+        }
+    }
+
+    fn base(workload: Workload, segment_bytes: u64, step_us: u64, stream: Stream) -> Self {
+        Self {
+            workload,
+            config: ColdTierConfig::new(""),
+            segment_bytes,
+            phases: Vec::new(),
+            step_us,
+            key_bytes: KEY_BYTES,
+            value_bytes: VALUE_BYTES,
+            capacity_bytes: None,
+            supported: true,
+            stream,
+        }
+    }
+
+    /// What every workload has in common: nothing is compressed, nothing is synced that need not be.
+    fn configured(&mut self, options: &Options, dir: &Path) -> ColdTierConfig {
+        let maintenance = if options.real_time { Maintenance::Automatic } else { Maintenance::Manual };
+        let config = ColdTierConfig::new(dir)
+            .segment_bytes(self.segment_bytes)
+            .compression(Compression::Fixed(Codec::None))
+            .durability(Durability::Never)
+            .maintenance(maintenance)
+            .maintenance_interval(Duration::from_micros(self.step_us.clamp(1000, HOUR_US)));
+        match (self.workload, self.capacity_bytes) {
+            (Workload::Uniform | Workload::NinetyTen, _) => config.dead_ratio_max(DEAD_RATIO_MAX),
+            (_, Some(capacity_bytes)) => {
+                let (config, supported) = with_capacity(config, capacity_bytes);
+                self.supported = supported;
+                config
+            }
+            (_, None) => config,
+        }
+    }
+
+    fn ttl(workload: Workload, options: &Options, set: TtlSet) -> Self {
+        let divisor = if options.real_time { REAL_TIME_DIVISOR } else { 1 };
+        let puts_a_second = TTL_PUTS_A_SECOND * options.scale * divisor as f64;
+        let us_per_op = (1e6 * (1.0 - READ_SHARE) / puts_a_second) as u64;
+        // Smaller runs have longer steps: about as many writes in each.
+        let step_us = match options.real_time {
+            true => 5_000,
+            false => ((500_000.0 / options.scale) as u64).clamp(500_000, 5_000_000),
+        };
+        let stream = Stream::Ttl { set, divisor, next_key: 0 };
+        let bytes = segment_bytes(TTL_SEGMENT_BYTES, options.scale);
+        let mut plan = Self::base(workload, bytes, step_us, stream);
+        plan.value_bytes = set.value_bytes();
+        let settling = set.settling_ms() * 1000 / divisor / us_per_op;
+        plan.phases = vec![
+            Phase { name: "settling", ops: settling, us_per_op, measured: false },
+            Phase { name: "measured", ops: 3 * settling, us_per_op, measured: true },
+        ];
+        plan
+    }
+
+    fn overwrites(workload: Workload, options: &Options, hot_keys: f64, hot_share: f64) -> Self {
+        let keys = scaled(100_000, options.scale);
+        let step_us = if options.real_time { 100_000 } else { 500_000 };
+        let us_per_op = (step_us / scaled(OVERWRITES_A_STEP, options.scale)).max(1);
+        let stream = Stream::Overwrites { keys, hot_keys: (keys as f64 * hot_keys) as u64, hot_share };
+        let bytes = segment_bytes((1 << 20) as f64, options.scale);
+        let mut plan = Self::base(workload, bytes, step_us, stream);
+        let settling = (OVERWRITES - OVERWRITES_MEASURED) * keys;
+        plan.phases = vec![
+            Phase { name: "load", ops: keys, us_per_op, measured: false },
+            Phase { name: "settling", ops: settling, us_per_op, measured: false },
+            Phase { name: "measured", ops: OVERWRITES_MEASURED * keys, us_per_op, measured: true },
+        ];
+        plan
+    }
+
+    fn zipf(options: &Options) -> Self {
+        let keys = scaled(200_000, options.scale);
+        let step_us = if options.real_time { 100_000 } else { 500_000 };
+        let us_per_op = (step_us / scaled(OVERWRITES_A_STEP, options.scale)).max(1);
+        let stream = Stream::Zipf { zipf: Zipf::new(keys, 0.9) };
+        let bytes = segment_bytes((512 << 10) as f64, options.scale);
+        let mut plan = Self::base(Workload::ZipfCapacity, bytes, step_us, stream);
+        let capacity_bytes = keys * record_bytes(KEY_BYTES, VALUE_BYTES as usize) / 10;
+        plan.capacity_bytes = Some(capacity_bytes);
+        plan.phases = vec![
+            Phase { name: "settling", ops: 3 * keys, us_per_op, measured: false },
+            Phase { name: "measured", ops: 5 * keys, us_per_op, measured: true },
+        ];
+        plan
+    }
+
+    fn deletes(options: &Options) -> Self {
+        let keys = scaled(100_000, options.scale);
+        let step_us = 500_000;
+        let us_per_op = if options.real_time { 25 } else { 250 };
+        let bytes = segment_bytes((1 << 20) as f64, options.scale);
+        let mut plan = Self::base(Workload::DeleteAll, bytes, step_us, Stream::Deletes { keys });
+        let phase = |name, ops, us_per_op| Phase { name, ops, us_per_op, measured: false };
+        plan.phases = vec![
+            phase("loaded", keys, us_per_op),
+            phase("deleted", keys, us_per_op),
+            phase("five_seconds_later", 10, step_us),
+            phase("loaded_again", keys, us_per_op),
+            phase("scattered", keys, us_per_op),
+            phase("scattered_compacted", 1, us_per_op),
+        ];
+        plan
+    }
+
+    fn year(options: &Options) -> Self {
+        let puts_an_hour = scaled(400, options.scale);
+        let us_per_op = HOUR_US / puts_an_hour;
+        let stream = Stream::Ttl { set: TtlSet::Hour, divisor: 1, next_key: 0 };
+        // Ten minutes a step: the year has 52,560 of them.
+        let bytes = segment_bytes((64 << 10) as f64, options.scale);
+        let mut plan = Self::base(Workload::Year, bytes, HOUR_US / 6, stream);
+        let hours = |hours: u64| hours * puts_an_hour;
+        plan.phases = vec![
+            Phase { name: "settling", ops: hours(24), us_per_op, measured: false },
+            Phase { name: "measured", ops: hours(8760), us_per_op, measured: true },
+        ];
+        plan
+    }
+}
+
+/// Gives the cold tier a capacity, and says whether that could be done: this version of the library has none yet, and
+/// the workload measures the FIFO cache alone. To be completed with `ColdTierConfig::capacity_bytes`.
+fn with_capacity(config: ColdTierConfig, _capacity_bytes: u64) -> (ColdTierConfig, bool) {
+    (config, false)
+}
+
+/// Where the operations of a workload come from.
+#[derive(Debug)]
+pub enum Stream {
+    /// Fresh keys with times to live (divided by `divisor`), some replaced, some read.
+    Ttl { set: TtlSet, divisor: u64, next_key: u64 },
+    /// All keys once, then overwrites; `hot_share` of them go to the first `hot_keys`, the rest to the others.
+    Overwrites { keys: u64, hot_keys: u64, hot_share: f64 },
+    /// All keys, deleted; all keys, all but every `SCATTER`th deleted.
+    Deletes { keys: u64 },
+    /// Reads of Zipf-distributed keys.
+    Zipf { zipf: Zipf },
+}
+
+impl Stream {
+    /// Operation `at` of phase `phase`.
+    pub fn next(&mut self, phase: usize, at: u64, rng: &mut Rng) -> Op {
+        match self {
+            Self::Ttl { set, divisor, next_key } => {
+                // Recent: of the last 500 keys, most of which live.
+                let recent = |next_key: u64, rng: &mut Rng| next_key - 1 - rng.u64(..next_key.min(500));
+                if *next_key > 0 && rng.f64() < READ_SHARE {
+                    return Op::Get { key: recent(*next_key, rng) };
+                }
+                let ttl_ms = (set.draw(rng) / *divisor).max(1);
+                if *next_key > 0 && rng.f64() < REPLACED_SHARE {
+                    return Op::Put { key: recent(*next_key, rng), ttl_ms };
+                }
+                *next_key += 1;
+                Op::Put { key: *next_key - 1, ttl_ms }
+            }
+            Self::Overwrites { .. } if phase == 0 => Op::Put { key: at, ttl_ms: 0 },
+            Self::Overwrites { keys, hot_keys, hot_share } => {
+                let hot = rng.f64() < *hot_share;
+                let key = if hot { rng.u64(..*hot_keys) } else { rng.u64(*hot_keys..*keys) };
+                if rng.f64() < READ_SHARE { Op::Get { key } } else { Op::Put { key, ttl_ms: 0 } }
+            }
+            Self::Deletes { keys } => match phase {
+                0 | 3 => Op::Put { key: at, ttl_ms: 0 },
+                1 => Op::Remove { key: at },
+                4 if at.is_multiple_of(SCATTER) => Op::Get { key: *keys - 1 - (*keys - 1) % SCATTER },
+                4 => Op::Remove { key: at },
+                5 => Op::Compact,
+                _ => Op::Idle,
+            },
+            Self::Zipf { zipf } => Op::ReadThrough { key: zipf.draw(rng) },
+        }
+    }
+}
