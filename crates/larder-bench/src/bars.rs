@@ -94,10 +94,8 @@ const NINETY_TEN: &[Expected] = &[
 const ZIPF_CAPACITY: &[Expected] =
     &[Expected { figure: "hit_ratio_over_fifo", theory: None, bar: Some(Bar::AtLeast(1.0)) }];
 
-const DELETE_ALL: &[Expected] = &[
-    at_most("segments_after_delete", 0.0, 2.0),
-    at_most("segments_over_bound", 0.0, 0.0),
-];
+const DELETE_ALL: &[Expected] =
+    &[at_most("segments_after_delete", 0.0, 2.0), at_most("segments_over_bound", 0.0, 0.0)];
 
 const YEAR: &[Expected] = &[
     at_most("written_amplification", 1.0, 1.1),

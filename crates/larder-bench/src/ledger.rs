@@ -259,7 +259,12 @@ impl<D: Disk> Counted<D> {
             ledger.link(number);
             number
         });
-        Ok(CountedFile { inner, ledger: self.ledger, file, is_segment: FileKind::of(path) == FileKind::Segment })
+        Ok(CountedFile {
+            inner,
+            ledger: self.ledger,
+            file,
+            is_segment: FileKind::of(path) == FileKind::Segment,
+        })
     }
 
     /// A segment that is about to go: which records go with it?

@@ -11,7 +11,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use larder::{Clock, ColdStats, ColdTier, CompactionTask, Disk, Maintenance, ManualClock, OsDisk, SystemClock};
+use larder::{
+    Clock, ColdStats, ColdTier, CompactionTask, Disk, Maintenance, ManualClock, OsDisk, SystemClock,
+};
 
 use crate::Result;
 use crate::disk::MemoryDisk;

@@ -92,9 +92,11 @@ impl CompactionSystem {
         let is_tuned = shared.config.compression == Compression::Tuned;
         Circumstances {
             segment_bytes: shared.segment_bytes(),
+            sequence: shared.in_flight.next_sequence(),
             now_ms: shared.clock.now_ms(),
             dead_ratio_max: shared.config.dead_ratio_max,
             covered: self.covered(),
+            capacity_bytes: shared.ledger.capacity_bytes().unwrap_or(u64::MAX),
             expected_ratio: self.parameters.expected_ratio.into(),
             parameters_since: if is_tuned { self.parameters.since_file_id } else { 0 },
         }
@@ -126,13 +128,17 @@ impl CompactionSystem {
         let total: u64 = rounds.iter().flatten().map(victim_bytes).sum();
         self.cover_shadows(shared, &rounds, trigger)?;
         let mut report = CompactionReport::default();
+        let keep = match trigger {
+            Trigger::Requested => Keep::Together,
+            Trigger::Automatic => Keep::All,
+        };
         let mut before = 0;
         for round in rounds.iter().filter(|round| !round.is_empty()) {
             let bytes: u64 = round.iter().map(victim_bytes).sum();
             let progress = RoundProgress { before, bytes, total };
             let live: u64 = round.iter().map(|victim| victim.account.live_bytes()).sum();
             self.make_room_for_output(shared, live)?;
-            self.compact_round(shared, round, Keep::All, &progress, &mut report)?;
+            self.compact_round(shared, round, keep, &progress, &mut report)?;
             before += bytes;
         }
         if trigger == Trigger::Requested {
@@ -165,7 +171,7 @@ impl CompactionSystem {
         // All but done: what it moves is little beside what was moved before.
         let bytes = victims.iter().map(victim_bytes).sum();
         let progress = RoundProgress { before: 99 * bytes, bytes, total: 100 * bytes };
-        self.compact_round(shared, &victims, Keep::All, &progress, report)
+        self.compact_round(shared, &victims, Keep::Together, &progress, report)
     }
 
     /// Takes every entry past its time out of the index and the accounts; drops segments that hold nothing else by

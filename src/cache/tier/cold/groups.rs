@@ -1,18 +1,22 @@
-//! Which log a fresh record goes to: records that are likely to die together lie together.
+//! Which log a record goes to: records that are likely to die together lie together.
 //!
 //! Records that expire are classed by their time to live, up to 16 classes, learned from the traffic: most caches use a
 //! handful of times to live (Yang, Yue, Rashmi: "A large scale analysis of hundreds of in-memory cache clusters at
 //! Twitter", OSDI 2020, section 4.4). A segment of one class, sealed after a sixteenth of that time, dies as a whole.
 //!
+//! Records that do not expire die by being replaced: they are classed by how long they are likely to last.
+//!
 //! Owner: the writer. Classes are only advice: a store opened anew learns them again, and a record in the wrong class
 //! costs space for a while, nothing else.
 
-/// Records that do not expire, and deletions.
-pub const LASTING: u8 = 0;
-/// Records that do not expire and are likely to be replaced soon, judged by what they replace themselves.
-pub const SHORT_LIVED: u8 = 1;
+use crate::cache::tier::cold::serialization::segment::SegmentSummary;
+
+/// Classes of records that do not expire, by the time until they are likely to be replaced: groups 0 to 4.
+pub const LASTING_CLASSES: u8 = 5;
+/// The class of what nothing is known of: new keys, deletions.
+pub const UNKNOWN_CLASS: u8 = 2;
 /// The first of the groups of records that expire.
-pub const EXPIRING: u8 = 2;
+pub const EXPIRING: u8 = LASTING_CLASSES;
 /// Classes of times to live.
 pub const CLASSES: usize = 16;
 
@@ -26,6 +30,40 @@ const SAME_DIVISOR: u64 = SEAL_AGE_DIVISOR;
 const HALF_LIFE_RECORDS: u32 = 1 << 16;
 /// A class of less weight has not been met for ten half-lives or so, and makes room for a new one.
 const FORGOTTEN_WEIGHT: f64 = 0.5;
+
+/// Ages up to which the classes of lasting records reach, in overwrites of the whole store: a factor of four each.
+/// Measured in a simulation of 400,000 records in segments of 512, at 1.25 bytes a live byte: 90 % of the overwrites on
+/// 10 % of the keys write 1.50 bytes a byte with these five classes, 1.92 with fresh records and survivors apart only;
+/// Zipf 0.99 1.66 and 2.25.
+const CLASS_AGES: [f64; LASTING_CLASSES as usize - 1] = [0.03, 0.12, 0.48, 1.92];
+
+/// The class of records of this age, in sequence numbers; `entries` are those of the store.
+fn class_of_age(age: u64, entries: u64) -> u8 {
+    let overwrites = age as f64 / entries.max(1) as f64;
+    CLASS_AGES.partition_point(|until| *until <= overwrites) as u8
+}
+
+/// Age of a segment's records, taken to be written evenly between its lowest and its highest sequence number.
+fn age_of(summary: &SegmentSummary, now: u64) -> u64 {
+    now.saturating_sub(summary.sequence_min / 2 + summary.sequence_max / 2)
+}
+
+/// The group of a record that replaces one in a segment of this group: as long as that one lasted the new one is likely
+/// to last, the longer experience of its class taken into account (after Wang et al.: "Separating data via block
+/// invalidation time inference for write amplification reduction in log-structured storage", FAST 2022).
+pub fn group_of_replacement(group: u8, summary: &SegmentSummary, now: u64, entries: u64) -> u8 {
+    let class = class_of_age(age_of(summary, now), entries);
+    match group {
+        EXPIRING.. => class,
+        group => (class + group).div_ceil(2),
+    }
+}
+
+/// The group of what survives a segment of this group: it has lasted that long already.
+pub fn group_of_survivors(group: u8, summary: &SegmentSummary, now: u64, entries: u64) -> u8 {
+    let class = class_of_age(age_of(summary, now), entries);
+    if group >= EXPIRING { class } else { class.max(group) }
+}
 
 /// A range of times to live, in milliseconds, and how often it was met lately.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +100,7 @@ impl TtlClass {
     }
 }
 
-/// The group of a record.
+/// The group of a record that expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group {
     /// Its number.

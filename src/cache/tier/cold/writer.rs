@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use super::core::segment::decode_record;
 use super::core::storage::{ColdTierStorage, Placement};
 use super::frontier::Frontier;
-use super::groups::{ExpiryGroups, LASTING};
+use super::groups::{ExpiryGroups, UNKNOWN_CLASS, group_of_replacement};
 use super::in_flight::EncodedRecord;
 use super::message::{ActiveRows, Committed, WriteRequest};
 use super::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
@@ -302,7 +302,7 @@ impl<D: Disk> Writer<D> {
         record: &EncodedRecord,
     ) -> Result<(u8, Option<u64>)> {
         if record.ttl_ms == 0 {
-            return Ok((LASTING, None));
+            return Ok((self.lasting_group(shared, record), None));
         }
         let group = self.groups.group_of(record.ttl_ms);
         if group.renewed {
@@ -313,14 +313,27 @@ impl<D: Disk> Writer<D> {
         Ok((group.number, Some(ExpiryGroups::seal_age_ms(record.ttl_ms))))
     }
 
+    fn lasting_group<C: Clock>(&self, shared: &Shared<D, C>, record: &EncodedRecord) -> u8 {
+        let Some(replaced) = shared.index.get(EntryId::of(record.hash)) else { return UNKNOWN_CLASS };
+        if record.meta.tombstone || replaced.is_shadow() {
+            return UNKNOWN_CLASS;
+        }
+        let slot = replaced.location.slot;
+        let Some((group, summary)) = self.storage.active_of(slot).or_else(|| shared.slab.summary(slot))
+        else {
+            return UNKNOWN_CLASS;
+        };
+        group_of_replacement(group, &summary, record.meta.sequence, shared.index.len())
+    }
+
     /// Whether everything that may be on disk of a record's key expires no later than the record itself, judged by the
     /// segment of the one that it replaces: whatever is in there is gone by then, and hides nothing that is not
     /// covered (by induction, for what came before).
     fn outlasts<C: Clock>(&self, shared: &Shared<D, C>, meta: &RecordMeta, replaced: IndexEntry) -> bool {
         let slot = replaced.location.slot;
-        let summary = self.storage.active_summary(slot).copied().or_else(|| shared.slab.summary(slot));
+        let summary = self.storage.active_of(slot).or_else(|| shared.slab.summary(slot));
         let covered = self.storage.state().covered();
-        summary.is_some_and(|summary| {
+        summary.is_some_and(|(_, summary)| {
             summary.unexpiring == 0
                 && summary.expiry_max_ms <= meta.expires_at_ms
                 && summary.exposing_max <= covered

@@ -3,6 +3,8 @@
 
 use super::saved_index::SNAPSHOT_ENTRY_BYTES;
 use crate::cache::tier::cold::core::slab::AccountView;
+use crate::cache::tier::cold::groups::EXPIRING;
+use crate::cache::tier::cold::serialization::segment::LogKind;
 
 /// A segment that holds less than this share of a full one is worth merging, if there are enough of them.
 const SMALL_SHARE: f64 = 0.25;
@@ -18,7 +20,7 @@ const RECOMPRESSION_GAIN: f64 = 1.1;
 const ROUND_SEGMENTS: u64 = 16;
 /// By itself, a compaction moves this many segments' live bytes in one commit: outputs come out full, and whatever is
 /// more urgent does not wait long.
-const ROUND_LIVE_SEGMENTS: u64 = 2;
+const ROUND_LIVE_SEGMENTS: u64 = 1;
 /// What expires within this time is left to die: moving it would be paid for and lost.
 const DYING_MS: u64 = 3600 * 1000;
 /// The high trigger lies at this part of the way from the low one to everything.
@@ -47,7 +49,10 @@ pub(in crate::cache::tier::cold) struct Victim {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cache::tier::cold) struct Circumstances {
     pub segment_bytes: u64,
+    pub capacity_bytes: u64,
     pub now_ms: u64,
+    /// How far the store has come, in sequence numbers.
+    pub sequence: u64,
     /// `ColdTierConfig::dead_ratio_max`: the low trigger.
     pub dead_ratio_max: f64,
     /// Every kept snapshot reflects all operations up to this sequence number.
@@ -160,6 +165,11 @@ pub(in crate::cache::tier::cold) fn choose_round(
             bytes > 0 || victim.recompress
         });
         victims.sort_by(|a, b| score(b, circumstances).total_cmp(&score(a, circumstances)));
+        // Records of one kind and class: so their output is of one class too, and comes out full.
+        let kind = |victim: &Victim| (victim.account.identity.log, class_of(&victim.account));
+        if let Some(first) = victims.first().map(kind) {
+            victims.retain(|victim| kind(victim) == first);
+        }
     } else {
         return Vec::new();
     }
@@ -239,14 +249,27 @@ impl Circumstances {
     }
 }
 
-/// What a victim gives for what it costs.
+/// Group of the segment's lasting records; one for all that expire.
+fn class_of(account: &AccountView) -> u8 {
+    account.identity.group.min(EXPIRING)
+}
+
+/// What a victim gives for what it costs: how much better it is to collect it now than later.
+///
+/// `age x ((1 - u) / (u x -ln u) - 1)`, u the live share and age the time since the segment was completed. For a group of
+/// segments that are collected in turn, and whose records die at one rate, this is where one byte copied frees the same
+/// space in each group: it weighs hot groups against cold ones as Rosenblum and Ousterhout's benefit-to-cost does
+/// ("The design and implementation of a log-structured file system", 1992, section 3.5), and measured better.
 fn score(victim: &Victim, circumstances: &Circumstances) -> f64 {
     let account = &victim.account;
     let gain = match victim.recompress {
         true => account.live_bytes() as f64 * (1.0 - ratio_of(account) / circumstances.expected_ratio),
         false => 0.0,
     };
-    (account.reclaimable_bytes() as f64 + gain) / (account.live_bytes() + 1) as f64
+    let live = (account.live_bytes() as f64 - gain) / account.summary.record_bytes().max(1) as f64;
+    let live = live.clamp(1e-4, 1.0 - 1e-4);
+    let age = (circumstances.sequence.saturating_sub(account.sealed_at) + 1) as f64;
+    age * ((1.0 - live) / (live * -live.ln()) - 1.0)
 }
 
 /// Recompression pays where the segment's ratio is behind the expected one; once only, whatever comes of it.
@@ -281,19 +304,34 @@ fn into_rounds(victims: Vec<Victim>, round_bytes: u64) -> Vec<Vec<Victim>> {
     rounds
 }
 
-/// The segments to evict from next: those that hold least of what is read, for their age.
-pub(in crate::cache::tier::cold) fn choose_evictions(
+/// The segment to evict from next: one that is mostly dead, otherwise the oldest fresh one while fresh segments take more
+/// than their share, otherwise the oldest one of survivors: a probation queue and a main one (after Yang et al.: "FIFO
+/// queues are all you need for cache eviction", SOSP 2023).
+pub(in crate::cache::tier::cold) fn choose_eviction(
     accounts: &[AccountView],
     circumstances: &Circumstances,
-) -> Vec<Victim> {
-    let mut victims: Vec<Victim> = sealed(accounts, circumstances).collect();
-    victims.sort_by_key(|victim| victim.account.identity.segment_id);
-    victims.truncate(EVICTION_SEGMENTS);
-    victims
+) -> Option<Victim> {
+    let live_share = |victim: &Victim| {
+        victim.account.live_bytes() as f64 / victim.account.summary.record_bytes().max(1) as f64
+    };
+    let victims = || sealed(accounts, circumstances);
+    let emptiest = victims().min_by(|a, b| live_share(a).total_cmp(&live_share(b)));
+    if let Some(emptiest) = emptiest.filter(|victim| live_share(victim) < EVICTION_DEAD_FIRST) {
+        return Some(emptiest);
+    }
+    let of_log = |log: LogKind| victims().filter(move |victim| victim.account.identity.log == log);
+    let oldest = |log: LogKind| of_log(log).min_by_key(|victim| victim.account.identity.segment_id);
+    let fresh: u64 = of_log(LogKind::Fresh).map(|victim| victim.account.summary.record_bytes()).sum();
+    if fresh as f64 > FRESH_SHARE * circumstances.capacity_bytes as f64 {
+        return oldest(LogKind::Fresh);
+    }
+    oldest(LogKind::Survivors).or_else(|| oldest(LogKind::Fresh))
 }
 
-/// Segments evicted from at once: the most valuable of their records are found together.
-const EVICTION_SEGMENTS: usize = 4;
+/// At capacity a segment with less than this share in force is emptied first.
+const EVICTION_DEAD_FIRST: f64 = 0.5;
+/// Fresh segments' share of the capacity: the time an entry has to show that it is read.
+const FRESH_SHARE: f64 = 0.15;
 
 /// Whether so much garbage lies in active segments that they should be sealed to get at it.
 pub(in crate::cache::tier::cold) fn wants_roll(

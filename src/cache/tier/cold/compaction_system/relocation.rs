@@ -41,6 +41,8 @@ pub(super) struct Survivor {
     pub from: Location,
     /// Bytes its record takes.
     pub bytes: u64,
+    /// Group of its output, if it does not expire.
+    pub group: u8,
     /// It is remembered only so that older versions stay away.
     pub shadow: bool,
 }

@@ -11,6 +11,7 @@ use super::{CompactionReport, CompactionSystem};
 use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::core::segment::row_bytes;
 use crate::cache::tier::cold::core::slab::OpenSegment;
+use crate::cache::tier::cold::groups::{UNKNOWN_CLASS, group_of_survivors};
 use crate::cache::tier::cold::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
 use crate::cache::tier::cold::serialization::edit::Edit;
 use crate::cache::tier::cold::serialization::footer::FooterRow;
@@ -22,8 +23,10 @@ use crate::io::Disk;
 /// What survives of what is in force.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Keep {
-    /// Everything.
+    /// Everything, apart by how long it is likely to last.
     All,
+    /// Everything, in as few segments as can be.
+    Together,
     /// The most valuable records, up to so many bytes.
     Best {
         /// Bytes of records.
@@ -73,7 +76,7 @@ impl CompactionSystem {
         progress: &RoundProgress,
         report: &mut CompactionReport,
     ) -> Result<(Vec<Listed>, Relocation<'a, D, C>)> {
-        let mut listed = self.list_survivors(shared, victims, report)?;
+        let mut listed = self.list_survivors(shared, victims, keep, report)?;
         if let Keep::Best { bytes } = keep {
             self.select_evicted(shared, &mut listed, bytes);
         }
@@ -95,6 +98,7 @@ impl CompactionSystem {
         &self,
         shared: &Shared<D, C>,
         victims: &[Victim],
+        keep: Keep,
         report: &mut CompactionReport,
     ) -> Result<Vec<Listed>> {
         let now_ms = shared.clock.now_ms();
@@ -116,9 +120,17 @@ impl CompactionSystem {
                 discarded_shadow,
                 damaged: found.lost,
             };
+            let group = match keep {
+                // Put together, what is left takes the fewest segments.
+                Keep::Together => UNKNOWN_CLASS,
+                _ => {
+                    let (group, summary) = (victim.account.identity.group, &victim.account.summary);
+                    group_of_survivors(group, summary, shared.in_flight.next_sequence(), shared.index.len())
+                }
+            };
             for (at, row) in found.rows.iter().enumerate() {
                 let bytes = row_bytes(&found.rows, at, found.records_end) as u64;
-                self.list_row(shared, (row, bytes), now_ms, &mut entry, report);
+                self.list_row(shared, (row, bytes, group), now_ms, &mut entry, report);
             }
             listed.push(entry);
         }
@@ -128,7 +140,7 @@ impl CompactionSystem {
     fn list_row<D: Disk, C: Clock>(
         &self,
         shared: &Shared<D, C>,
-        (row, bytes): (&FooterRow, u64),
+        (row, bytes, group): (&FooterRow, u64, u8),
         now_ms: u64,
         entry: &mut Listed,
         report: &mut CompactionReport,
@@ -145,7 +157,7 @@ impl CompactionSystem {
                 shared.index.replace_if(id, from, None);
             }
             Some(known) if known.location == from => {
-                entry.survivors.push(Survivor { row: *row, from, bytes, shadow: known.is_shadow() });
+                entry.survivors.push(Survivor { row: *row, from, bytes, group, shadow: known.is_shadow() });
                 return;
             }
             _ => {}
@@ -267,7 +279,7 @@ impl CompactionSystem {
                 OpenSegment { identity, file },
                 finished.summary,
                 finished.class_bytes,
-                true,
+                Some(shared.in_flight.next_sequence()),
             );
         }
         if relocation.finished.is_empty() {

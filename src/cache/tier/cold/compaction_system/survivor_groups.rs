@@ -1,10 +1,10 @@
 //! Which output a survivor goes to: again, records that are likely to die together lie together.
 //!
 //! What expires is spread by the time of its expiry, so many ranges as there are full segments of it: the outputs die one
-//! by one, and only the last one is not full. What does not expire keeps its order.
+//! by one, and only the last one is not full. What does not expire goes to the group of its victim, or an older one.
 
 use super::relocation::Survivor;
-use crate::cache::tier::cold::groups::{CLASSES, EXPIRING, LASTING};
+use crate::cache::tier::cold::groups::{CLASSES, EXPIRING};
 use crate::cache::tier::cold::serialization::record::RecordMeta;
 
 /// The ranges of one round.
@@ -38,7 +38,7 @@ impl SurvivorGroups {
     /// The group of a survivor as it will be written.
     pub(super) fn group_of(&self, survivor: &Survivor, meta: &RecordMeta) -> u8 {
         if survivor.shadow || meta.expires_at_ms == 0 {
-            return LASTING;
+            return survivor.group;
         }
         EXPIRING + self.expires_until_ms.partition_point(|until_ms| *until_ms < meta.expires_at_ms) as u8
     }

@@ -410,12 +410,22 @@ impl<D: Disk> Recovery<'_, D> {
         }
         let slab = Slab::default();
         slab.adopt(manifest.segments.values().map(|entry| entry.slot));
+        // In the order of creation: a survivor segment was made when the fresh ones before it had been begun.
+        let mut begun = 0;
         for (id, file) in std::mem::take(&mut self.files) {
             let entry = &manifest.segments[&id];
             let summary = self.summary_of(entry);
             next_sequence = next_sequence.max(summary.sequence_max + 1);
+            let identity = entry.identity;
+            let sealed_at = match identity.log {
+                LogKind::Survivors => begun,
+                LogKind::Fresh => {
+                    begun = begun.max(summary.sequence_min);
+                    summary.sequence_max
+                }
+            };
             // What the values' size classes add up to is settled below.
-            slab.install(entry.slot, OpenSegment { identity: entry.identity, file }, summary, 0, true);
+            slab.install(entry.slot, OpenSegment { identity, file }, summary, 0, Some(sealed_at));
         }
         settle_accounts(&self.index, &slab);
         Ok(Recovered {

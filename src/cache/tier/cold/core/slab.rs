@@ -5,7 +5,7 @@
 //! number is given out again only when no index entry names it; `reuses` tells a reader that this happened between its
 //! look at the index and its look at the slot (invariant S2).
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::cache::tier::cold::metadata_index::{IndexEntry, SLOT_LIMIT, SizeClass};
@@ -29,7 +29,10 @@ pub struct OpenSegment<F> {
 #[derive(Debug, Default)]
 pub struct Account {
     summary: RwLock<SegmentSummary>,
+    group: AtomicU8,
     sealed: AtomicBool,
+    /// How far the store had come, in sequence numbers, when it was sealed.
+    sealed_at: AtomicU64,
     /// What the size classes of all its values add up to: against it, those of the dead are measured.
     class_bytes: AtomicU64,
     dead_records: AtomicU64,
@@ -51,6 +54,8 @@ pub struct AccountView {
     pub identity: SegmentIdentity,
     /// Whether it is complete.
     pub sealed: bool,
+    /// How far the store had come, in sequence numbers, when it was completed.
+    pub sealed_at: u64,
     /// What was written to it.
     pub summary: SegmentSummary,
     /// Values overwritten or deleted since.
@@ -174,17 +179,18 @@ impl<F> Slab<F> {
         self.reuses.load(Ordering::SeqCst)
     }
 
-    /// Puts a segment into its slot.
+    /// Puts a segment into its slot; `sealed_at` is how far the store had come when it was completed, if it is.
     pub fn install(
         &self,
         slot: u32,
         segment: OpenSegment<F>,
         summary: SegmentSummary,
         class_bytes: u64,
-        sealed: bool,
+        sealed_at: Option<u64>,
     ) {
         let place = self.slot_or_new(slot);
-        place.account.reset(summary, class_bytes, sealed);
+        place.account.group.store(segment.identity.group, Ordering::Relaxed);
+        place.account.reset(summary, class_bytes, sealed_at);
         *place.segment.write().unwrap_or_else(PoisonError::into_inner) = Some(segment);
     }
 
@@ -252,17 +258,20 @@ impl<F> Slab<F> {
         }
     }
 
-    /// Publishes that a segment is complete.
-    pub fn seal(&self, slot: u32, summary: SegmentSummary) {
+    /// Publishes that a segment is complete; `at_sequence` is how far the store had come by then.
+    pub fn seal(&self, slot: u32, summary: SegmentSummary, at_sequence: u64) {
         if let Some(place) = self.slot(slot) {
             *place.account.summary.write().unwrap_or_else(PoisonError::into_inner) = summary;
+            place.account.sealed_at.store(at_sequence, Ordering::SeqCst);
             place.account.sealed.store(true, Ordering::SeqCst);
         }
     }
 
-    /// What was written to a segment; `None` if the slot was never used.
-    pub fn summary(&self, slot: u32) -> Option<SegmentSummary> {
-        Some(*self.slot(slot)?.account.summary.read().unwrap_or_else(PoisonError::into_inner))
+    /// Group of a segment, and what was written to it; `None` if the slot was never used.
+    pub fn summary(&self, slot: u32) -> Option<(u8, SegmentSummary)> {
+        let account = &self.slot(slot)?.account;
+        let summary = *account.summary.read().unwrap_or_else(PoisonError::into_inner);
+        Some((account.group.load(Ordering::Relaxed), summary))
     }
 
     /// Sets what the size classes of a segment's values add up to.
@@ -290,11 +299,12 @@ impl<F> Slab<F> {
 }
 
 impl Account {
-    fn reset(&self, summary: SegmentSummary, class_bytes: u64, sealed: bool) {
+    fn reset(&self, summary: SegmentSummary, class_bytes: u64, sealed_at: Option<u64>) {
+        self.sealed_at.store(sealed_at.unwrap_or(0), Ordering::SeqCst);
         self.class_bytes.store(class_bytes, Ordering::SeqCst);
         let next_expiry_ms = if summary.expiry_min_ms == 0 { u64::MAX } else { summary.expiry_min_ms };
         *self.summary.write().unwrap_or_else(PoisonError::into_inner) = summary;
-        self.sealed.store(sealed, Ordering::SeqCst);
+        self.sealed.store(sealed_at.is_some(), Ordering::SeqCst);
         self.next_expiry_ms.store(next_expiry_ms, Ordering::SeqCst);
         for counter in
             [&self.hits, &self.dead_records, &self.dead_bytes, &self.expired_records, &self.expired_bytes]
@@ -322,6 +332,7 @@ impl Account {
             slot,
             identity,
             sealed: self.sealed.load(Ordering::SeqCst),
+            sealed_at: self.sealed_at.load(Ordering::SeqCst),
             summary,
             dead_records: self.dead_records.load(Ordering::Relaxed),
             dead_bytes: self.dead_bytes(&summary),

@@ -161,7 +161,7 @@ impl<D: Disk> ColdTierStorage<D> {
             let file = disk.open(&path).map_err(|error| Error::io("open", &path, error))?;
             file.sync().map_err(|error| Error::io("sync", &path, error))?;
         }
-        found.slab.seal(slot, summary);
+        found.slab.seal(slot, summary, summary.sequence_max);
         self.manifest.append(&Edit::SealSegment { segment_id: tail.segment_id, summary })?;
         Ok(())
     }
@@ -264,7 +264,7 @@ impl<D: Disk> ColdTierStorage<D> {
         let age_ms = record.seal_age_ms;
         let seal_at_ms = age_ms.map_or(u64::MAX, |age_ms| shared.clock.now_ms() + age_ms);
         let active = ActiveSegment::new(identity, slot, path, file, seal_at_ms);
-        shared.slab.install(slot, OpenSegment { identity, file: reader }, *active.summary(), 0, false);
+        shared.slab.install(slot, OpenSegment { identity, file: reader }, *active.summary(), 0, None);
         Ok(active)
     }
 
@@ -319,7 +319,7 @@ impl<D: Disk> ColdTierStorage<D> {
         active.sync().map_err(|error| sync_failed(&active.path, error))?;
         let segment_id = active.identity.segment_id;
         self.manifest.append(&Edit::SealSegment { segment_id, summary })?;
-        shared.slab.seal(active.slot, summary);
+        shared.slab.seal(active.slot, summary, shared.in_flight.next_sequence());
         self.actives.remove(&group);
         Ok(())
     }
@@ -395,9 +395,10 @@ impl<D: Disk> ColdTierStorage<D> {
         self.clock_dirty || self.manifest.is_dirty() || self.actives.values().any(ActiveSegment::is_dirty)
     }
 
-    /// What an active segment holds, the buffer included; `None` if the slot's segment is not active.
-    pub fn active_summary(&self, slot: u32) -> Option<&SegmentSummary> {
-        self.actives.values().find(|active| active.slot == slot).map(ActiveSegment::summary)
+    /// Group of an active segment, and what it holds, the buffer included; `None` if the slot's segment is not active.
+    pub fn active_of(&self, slot: u32) -> Option<(u8, SegmentSummary)> {
+        let (group, active) = self.actives.iter().find(|(_, active)| active.slot == slot)?;
+        Some((*group, *active.summary()))
     }
 
     /// Rows and end of records of the active segment in a slot; `None` if there is none (any more).
