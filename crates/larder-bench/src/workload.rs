@@ -224,7 +224,7 @@ impl Plan {
         let step_us = if options.real_time { 100_000 } else { 500_000 };
         let us_per_op = (step_us / scaled(OVERWRITES_A_STEP, options.scale)).max(1);
         let stream = Stream::Overwrites { keys, hot_keys: (keys as f64 * hot_keys) as u64, hot_share };
-        let bytes = segment_bytes((1 << 20) as f64, options.scale);
+        let bytes = segment_bytes((128 << 10) as f64, options.scale);
         let mut plan = Self::base(workload, bytes, step_us, stream);
         let settling = (OVERWRITES - OVERWRITES_MEASURED) * keys;
         plan.phases = vec![

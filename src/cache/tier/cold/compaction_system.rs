@@ -11,6 +11,7 @@
 mod eviction;
 mod expiry;
 mod files;
+mod pacer;
 pub(super) mod policy;
 mod relocation;
 mod round;
@@ -25,7 +26,10 @@ use crossbeam_channel::{Sender, bounded};
 
 use self::expiry::Emptied;
 use self::files::is_due;
-use self::policy::{Circumstances, Trigger, choose_all, choose_merger, choose_round, cleanup_due_ms};
+use self::pacer::{Pacer, rate_for};
+use self::policy::{
+    Circumstances, Garbage, Trigger, choose_all, choose_merger, choose_round, cleanup_due_ms,
+};
 use self::round::{Keep, RoundProgress, victim_bytes};
 use self::saved_index::{REBUILD_SEGMENTS, check_batch};
 use super::core::slab::AccountView;
@@ -49,6 +53,7 @@ pub(super) struct CompactionSystem {
     written_at_snapshot: u64,
     /// Bytes that evictions have copied.
     copied_by_eviction: u64,
+    pacer: Pacer,
     /// Store time when it was opened.
     opened_at_ms: u64,
     /// Number of the last edit this worker has finished with (E0 of the next snapshot).
@@ -65,6 +70,7 @@ impl CompactionSystem {
             parameters: state.parameters,
             written_at_snapshot: 0,
             copied_by_eviction: 0,
+            pacer: Pacer::unlimited(),
             opened_at_ms: now_ms,
             finished_edit: state.edit,
         }
@@ -122,15 +128,21 @@ impl CompactionSystem {
         let accounts = shared.slab.accounts();
         let rounds = match trigger {
             Trigger::Requested => choose_all(&accounts, &circumstances),
-            Trigger::Automatic => vec![choose_round(&accounts, &circumstances)],
+            Trigger::Automatic | Trigger::Awaited => vec![choose_round(&accounts, &circumstances)],
         };
         shared.state.advance(0.1);
         let total: u64 = rounds.iter().flatten().map(victim_bytes).sum();
+        shared.state.set_total(total);
+        let garbage = Garbage::of(&accounts, &circumstances);
+        self.pacer = match trigger {
+            Trigger::Automatic => Pacer::new(rate_for(&garbage, file_bytes(&accounts), &circumstances)),
+            Trigger::Requested | Trigger::Awaited => Pacer::unlimited(),
+        };
         self.cover_shadows(shared, &rounds, trigger)?;
         let mut report = CompactionReport::default();
         let keep = match trigger {
             Trigger::Requested => Keep::Together,
-            Trigger::Automatic => Keep::All,
+            Trigger::Automatic | Trigger::Awaited => Keep::All,
         };
         let mut before = 0;
         for round in rounds.iter().filter(|round| !round.is_empty()) {
@@ -188,7 +200,7 @@ impl CompactionSystem {
         let mut report = CleanupReport::default();
         let due = |account: &AccountView| match trigger {
             Trigger::Requested => is_due(account, now_ms),
-            Trigger::Automatic => cleanup_due_ms(account) <= now_ms,
+            Trigger::Automatic | Trigger::Awaited => cleanup_due_ms(account) <= now_ms,
         };
         let accounts: Vec<AccountView> = shared.slab.accounts().into_iter().filter(due).collect();
         shared.state.advance(0.2);
@@ -267,10 +279,21 @@ impl CompactionSystem {
         Ok(report)
     }
 
+    /// Stops a cancelled task; otherwise keeps to the pace, so many bytes further on.
+    fn pause<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>, bytes: u64) -> Result<()> {
+        self.check_stop(shared)?;
+        self.pacer.spend(bytes, || shared.state.is_awaited() || shared.ledger.is_relief_asked());
+        Ok(())
+    }
+
     fn check_stop<D: Disk, C: Clock>(&self, shared: &Shared<D, C>) -> Result<()> {
         if shared.state.should_stop() {
             return Err(Error::new(ErrorKind::Cancelled, "the task was cancelled; nothing was lost"));
         }
         Ok(())
     }
+}
+
+fn file_bytes(accounts: &[AccountView]) -> u64 {
+    accounts.iter().map(|account| account.summary.record_bytes()).sum()
 }

@@ -220,6 +220,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
     /// Reserves room in the queue and on the disk, and asks for more in time.
     fn reserve(&self, bytes: u64) -> Result<()> {
         let shared = &*self.crew;
+        shared.brake.wait(bytes);
         shared.budget.reserve(bytes, || {
             shared.condition.check_writable()?;
             let entries = shared.index.len();
@@ -435,6 +436,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
 
     fn request(&self, request: TaskRequest) -> Result<()> {
         self.crew.condition.check_open()?;
+        self.crew.state.note_request();
         self.worker.as_ref().ok_or_else(Error::closed)?.send(request).map_err(|_| Error::closed())
     }
 

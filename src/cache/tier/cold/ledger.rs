@@ -143,6 +143,11 @@ impl DiskLedger {
             && !self.relief_asked.swap(true, Ordering::SeqCst)
     }
 
+    /// Whether the compaction worker has been asked for room, and has not begun.
+    pub(super) fn is_relief_asked(&self) -> bool {
+        self.relief_asked.load(Ordering::Relaxed)
+    }
+
     /// The compaction worker begins to make room.
     pub(super) fn begin_relief(&self) {
         self.relief_asked.store(false, Ordering::SeqCst);

@@ -19,6 +19,7 @@
 //! is in `shared.rs`, owned by the [`ColdTier`] and borrowed by its threads, which it joins before it drops (`crew.rs`).
 
 mod admission;
+mod brake;
 mod compaction_system;
 pub mod compression;
 pub mod core;

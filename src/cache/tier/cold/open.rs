@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use crossbeam_channel::{Sender, unbounded};
 
 use super::admission::Admittance;
+use super::brake::Brake;
 use super::compression::{CodecId, CompressionParameters};
 use super::core::manifest::{LoadedManifest, load};
 use super::core::names;
@@ -86,6 +87,7 @@ pub(super) fn open<D: Disk, C: Clock>(config: ColdTierConfig, disk: D, clock: C)
         processed_sequence: AtomicU64::new(recovered.next_sequence - 1),
         budget,
         ledger,
+        brake: Brake::default(),
         admittance,
         state: CompactionState::default(),
         counters,

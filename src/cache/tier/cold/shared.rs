@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::admission::Admittance;
+use super::brake::Brake;
 use super::compression::{CompressionParameters, DictionaryTable};
 use super::core::slab::Slab;
 use super::in_flight::InFlight;
@@ -42,6 +43,7 @@ pub(super) struct Shared<D: Disk, C: Clock> {
     pub processed_sequence: AtomicU64,
     pub budget: QueueBudget,
     pub ledger: DiskLedger,
+    pub brake: Brake,
     pub admittance: Admittance,
     pub state: CompactionState,
     pub counters: Counters,

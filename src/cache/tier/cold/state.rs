@@ -17,6 +17,11 @@ pub struct CompactionState {
     bytes_reclaimed: AtomicU64,
     cancelled: AtomicBool,
     closing: AtomicBool,
+    /// Somebody has asked for something since the worker looked last.
+    requested: AtomicBool,
+    /// Bytes that the running task works on.
+    total_bytes: AtomicU64,
+    started: AtomicCell<Option<Instant>>,
 }
 
 impl Default for CompactionState {
@@ -29,6 +34,9 @@ impl Default for CompactionState {
             bytes_reclaimed: AtomicU64::new(0),
             cancelled: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            requested: AtomicBool::new(false),
+            total_bytes: AtomicU64::new(0),
+            started: AtomicCell::new(None),
         }
     }
 }
@@ -57,6 +65,20 @@ impl CompactionState {
         self.last_duration_ns.load(Ordering::Relaxed)
     }
 
+    /// Bytes of segments that the running task has still to work through; 0 if none is running.
+    pub fn bytes_to_go(&self) -> u64 {
+        let left = 1.0 - self.progress().clamp(0.0, 1.0);
+        (self.total_bytes.load(Ordering::Relaxed) as f64 * f64::from(left)) as u64
+    }
+
+    /// About how long the running task will still take, if it goes on as it has begun; `None` if none is running or it
+    /// is too early to tell.
+    pub fn time_left(&self) -> Option<Duration> {
+        let progress = f64::from(self.progress());
+        let elapsed = self.started.load()?.elapsed();
+        (progress >= 0.05).then(|| elapsed.mul_f64((1.0 - progress).max(0.0) / progress))
+    }
+
     /// Bytes given back to the file system since the store was opened.
     pub fn bytes_reclaimed(&self) -> u64 {
         self.bytes_reclaimed.load(Ordering::Relaxed)
@@ -66,6 +88,7 @@ impl CompactionState {
     pub(super) fn begin(&self, task: CompactionTask) -> RunningTask<'_> {
         self.cancelled.store(false, Ordering::SeqCst);
         self.progress.store(0.0);
+        self.started.store(Some(Instant::now()));
         self.task.store(Some(task));
         self.is_compacting.store(true, Ordering::Release);
         RunningTask { state: self, started: Instant::now() }
@@ -78,11 +101,33 @@ impl CompactionState {
     fn end(&self, took: Duration) {
         self.last_duration_ns.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.task.store(None);
+        self.started.store(None);
+        self.total_bytes.store(0, Ordering::Relaxed);
         self.is_compacting.store(false, Ordering::Release);
     }
 
     pub(super) fn add_reclaimed(&self, bytes: u64) {
         self.bytes_reclaimed.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that the running task works on.
+    pub(super) fn set_total(&self, bytes: u64) {
+        self.total_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Somebody is about to ask for something: what runs by itself need not be slow any more.
+    pub(super) fn note_request(&self) {
+        self.requested.store(true, Ordering::SeqCst);
+    }
+
+    /// The worker turns to what it is asked for.
+    pub(super) fn take_request(&self) {
+        self.requested.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether somebody waits for the running task to end.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.requested.load(Ordering::Relaxed) || self.should_stop()
     }
 
     /// Asks the running task to stop; it leaves nothing behind.

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use super::compaction_system::CompactionSystem;
 use super::compaction_system::policy::{Due, Garbage, Pulse, Trigger, choose_task};
 use super::message::{TaskRequest, WriteRequest};
-use super::report::{CompactionTask, TaskReport};
+use super::report::{CompactionReport, CompactionTask, TaskReport};
 use super::serialization::edit::ManifestState;
 use super::shared::{PanicNotice, Shared};
 use super::view::add_accounts;
@@ -18,6 +18,11 @@ use crate::clock::Clock;
 use crate::config::{Compression, Maintenance};
 use crate::error::{ErrorKind, Result};
 use crate::io::Disk;
+
+/// Beyond the high trigger, each percent of garbage takes this many percent off what writers may hand in,
+const BRAKE_GAIN: f64 = 5.0;
+/// down to this share of what compactions give back.
+const BRAKE_LEAST: f64 = 0.2;
 
 pub(super) struct CompactionWorker {
     system: CompactionSystem,
@@ -28,6 +33,8 @@ pub(super) struct CompactionWorker {
     saved_at_sequence: u64,
     /// What the last automatic compaction could not give back.
     stuck_share: f64,
+    /// Bytes a second that compactions gave back lately.
+    reclaim_rate: f64,
 }
 
 impl CompactionWorker {
@@ -43,6 +50,7 @@ impl CompactionWorker {
             tuned_at_bytes: 0,
             saved_at_sequence: state.snapshots.last().map_or(0, |snapshot| snapshot.covers),
             stuck_share: 0.0,
+            reclaim_rate: 0.0,
         }
     }
 
@@ -50,7 +58,9 @@ impl CompactionWorker {
     pub(super) fn run<D: Disk, C: Clock>(mut self, shared: &Shared<D, C>) {
         let _notice = PanicNotice(&shared.condition);
         loop {
-            match self.requests.recv_timeout(shared.config.maintenance_interval) {
+            let request = self.requests.recv_timeout(shared.config.maintenance_interval);
+            shared.state.take_request();
+            match request {
                 Ok(TaskRequest::Run { task, reply }) => {
                     // Dropped before `reply`: whoever learns of a panic by it finds the store closed.
                     let _notice = PanicNotice(&shared.condition);
@@ -68,7 +78,7 @@ impl CompactionWorker {
                 }
                 Ok(TaskRequest::RunDue { reply }) => {
                     let _notice = PanicNotice(&shared.condition);
-                    drop(reply.send(self.run_due(shared)));
+                    drop(reply.send(self.run_due(shared, Trigger::Awaited)));
                 }
                 Ok(TaskRequest::Close { reply }) => {
                     drop(reply.send(self.close(shared)));
@@ -77,7 +87,7 @@ impl CompactionWorker {
                 Err(RecvTimeoutError::Timeout) if shared.config.maintenance == Maintenance::Manual => {}
                 Err(RecvTimeoutError::Timeout) => {
                     // Reported by `run_task`. Not again at once: what stands in the way is likely to stand there still.
-                    drop(self.run_due(shared));
+                    drop(self.run_due(shared, Trigger::Automatic));
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -124,7 +134,7 @@ impl CompactionWorker {
     }
 
     /// Does what is due, most urgent first, until nothing is or somebody asks for something. Returns the tasks run.
-    fn run_due<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<u64> {
+    fn run_due<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>, trigger: Trigger) -> Result<u64> {
         let mut tasks = 0;
         self.relieve(shared)?;
         while self.requests.is_empty() && !shared.state.is_closing() {
@@ -135,7 +145,7 @@ impl CompactionWorker {
                 Due::Tuning => CompactionTask::OptimizeCompression,
                 Due::Snapshot => CompactionTask::RebuildIndex,
             };
-            let result = self.run_task(shared, task, Trigger::Automatic);
+            let result = self.run_task(shared, task, trigger);
             if due == Due::Compaction {
                 let gained =
                     matches!(&result, Ok(TaskReport::CompactData(report)) if report.bytes_reclaimed > 0);
@@ -147,7 +157,26 @@ impl CompactionWorker {
             }
             tasks += 1;
         }
+        shared.brake.set(None);
         Ok(tasks)
+    }
+
+    /// Learns from a compaction that ran by itself: whether it can give anything back, and whether writers are ahead.
+    fn steer<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>, report: &CompactionReport) {
+        let circumstances = self.system.circumstances(shared);
+        let garbage = Garbage::of(&shared.slab.accounts(), &circumstances);
+        if report.bytes_reclaimed <= 0 {
+            self.stuck_share = garbage.share;
+            return;
+        }
+        self.stuck_share = 0.0;
+        let rate = report.bytes_reclaimed as f64 / report.duration.as_secs_f64().max(1e-3);
+        self.reclaim_rate =
+            if self.reclaim_rate == 0.0 { rate } else { 0.8 * self.reclaim_rate + 0.2 * rate };
+        // No more may come in than goes; the further beyond the trigger, the less.
+        let excess = garbage.share - circumstances.high_trigger();
+        let allowed = self.reclaim_rate * (1.0 - BRAKE_GAIN * excess).max(BRAKE_LEAST);
+        shared.brake.set((excess > 0.0).then_some(allowed as u64));
     }
 
     fn due<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Option<Due> {
@@ -170,10 +199,6 @@ impl CompactionWorker {
             stuck_share: self.stuck_share,
         };
         choose_task(&accounts, &pulse)
-    }
-
-    fn garbage_share<D: Disk, C: Clock>(&self, shared: &Shared<D, C>) -> f64 {
-        Garbage::of(&shared.slab.accounts(), &self.system.circumstances(shared)).share
     }
 
     /// Evicts until callers have room again.

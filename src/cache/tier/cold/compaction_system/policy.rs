@@ -33,8 +33,10 @@ const ROLL_SHARE: f64 = 0.125;
 pub(in crate::cache::tier::cold) enum Trigger {
     /// Somebody asked: take whatever pays.
     Requested,
-    /// By itself, because it is due.
+    /// By itself, because it is due: at its own pace.
     Automatic,
+    /// Because it is due, and somebody waits for it.
+    Awaited,
 }
 
 /// A segment to be compacted.

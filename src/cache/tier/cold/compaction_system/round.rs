@@ -196,7 +196,7 @@ impl CompactionSystem {
     }
 
     fn copy_survivors<D: Disk, C: Clock>(
-        &self,
+        &mut self,
         shared: &Shared<D, C>,
         listed: &[Listed],
         relocation: &mut Relocation<'_, D, C>,
@@ -205,11 +205,13 @@ impl CompactionSystem {
         let mut before = 0;
         for victim in listed {
             let Victim { account, recompress } = victim.victim;
+            let mut paced = 0;
             relocation.copy(&account.identity, &victim.survivors, recompress, |offset| {
                 let share = (before + offset) as f32 / progress.bytes.max(1) as f32;
                 // To 0.65 with the bytes; sync and verification take the rest to 0.7.
                 shared.state.advance(progress.at(0.3 + 0.35 * share.min(1.0)));
-                self.check_stop(shared)
+                let bytes = offset - std::mem::replace(&mut paced, offset);
+                self.pause(shared, 2 * bytes)
             })?;
             before += victim_bytes(&victim.victim);
         }
@@ -301,6 +303,8 @@ impl CompactionSystem {
         sweep_slots(shared, &damaged.map(|victim| victim.victim.account.slot).collect::<Vec<_>>());
         for victim in listed {
             freed += remove_segment(shared, &victim.victim.account);
+            // One file at a time: its blocks are given back while nothing else is held up.
+            std::thread::yield_now();
         }
         sync_removals(shared);
         report.segments_removed += listed.len() as u64;
@@ -325,7 +329,7 @@ impl CompactionSystem {
         }
         match trigger {
             Trigger::Requested => self.cover_all(shared),
-            Trigger::Automatic => self.cover_if_cheap(shared),
+            Trigger::Automatic | Trigger::Awaited => self.cover_if_cheap(shared),
         }
     }
 }

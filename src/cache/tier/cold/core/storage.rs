@@ -243,6 +243,7 @@ impl<D: Disk> ColdTierStorage<D> {
         let opened = (|| {
             let file = shared.disk.create(&path)?;
             file.write_full_at(&identity.encode(), 0)?;
+            count(&shared.counters.segment_bytes_written, SEGMENT_HEADER_BYTES as u64);
             Ok((file, shared.disk.open_read(&path)?))
         })();
         let opened = opened.map_err(|error| Error::io("create", &path, error)).and_then(|files| {
