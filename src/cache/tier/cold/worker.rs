@@ -147,9 +147,11 @@ impl CompactionWorker {
             };
             let result = self.run_task(shared, task, trigger);
             if due == Due::Compaction {
-                let gained =
-                    matches!(&result, Ok(TaskReport::CompactData(report)) if report.bytes_reclaimed > 0);
-                self.stuck_share = if gained { 0.0 } else { self.garbage_share(shared) };
+                let report = match &result {
+                    Ok(TaskReport::CompactData(report)) => report.clone(),
+                    _ => CompactionReport::default(),
+                };
+                self.steer(shared, &report);
             }
             if let Err(error) = result {
                 log_failure(task, Some(error.echo()));
