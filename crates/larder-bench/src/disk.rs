@@ -88,7 +88,10 @@ fn unpoisoned<T>(guard: Result<T, PoisonError<T>>) -> T {
 
 fn with_volume<T>(number: u64, work: impl FnOnce(&Volume) -> io::Result<T>) -> io::Result<T> {
     let Some(volume) = VOLUMES.get(&number) else {
-        return Err(io::Error::new(ErrorKind::NotFound, "this memory disk is gone; keep it while its files are used"));
+        return Err(io::Error::new(
+            ErrorKind::NotFound,
+            "this memory disk is gone; keep it while its files are used",
+        ));
     };
     work(&volume)
 }

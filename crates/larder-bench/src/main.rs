@@ -76,7 +76,8 @@ fn run(args: &SimulateArgs) -> Result<Report> {
         return Err(Failure(format!("--scale {scale} is outside 0.01 to 100")));
     }
     let options = Options { seed, scale, ttl_set, real_time: args.real.is_some() };
-    let figures_of = |outcome: &Outcome| figures(&Plan::new(workload, &options, Path::new("/")), &options, outcome);
+    let figures_of =
+        |outcome: &Outcome| figures(&Plan::new(workload, &options, Path::new("/")), &options, outcome);
     let Some(dir) = &args.real else {
         let outcome = simulate(workload, &options)?;
         let seconds = outcome.wall.as_secs_f64();

@@ -10,7 +10,8 @@ use crate::workload::{Options, Workload};
 /// How far a figure of the simulator may be from the real run's.
 const AGREEMENT: f64 = 0.05;
 /// The figures for which that is asked: those that the simulator exists for.
-const COMPARED: [&str; 4] = ["written_amplification", "space_amplification", "hit_ratio", "segments_after_delete"];
+const COMPARED: [&str; 4] =
+    ["written_amplification", "space_amplification", "hit_ratio", "segments_after_delete"];
 
 /// A finished run, or two of them side by side.
 #[derive(Debug)]
@@ -84,7 +85,9 @@ impl Report {
             let mut row = vec![(*name).to_owned(), number(*value), theory, bar, verdict.to_owned()];
             if let Some((real, _)) = &self.real {
                 row.push(figure(real, name).map(number).unwrap_or_default());
-                row.push(self.difference(name).map_or(String::new(), |part| format!("{:+.1} %", part * 100.0)));
+                row.push(
+                    self.difference(name).map_or(String::new(), |part| format!("{:+.1} %", part * 100.0)),
+                );
             }
             table.add_row(row);
         }
