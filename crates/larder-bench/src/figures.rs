@@ -24,6 +24,8 @@ pub fn figure(figures: &Figures, name: &str) -> Option<f64> {
 ///   the end count with the time they had stayed, and their share is `reclaim_unfinished`. Resolution: one step.
 /// - `record_bytes_read_by_cleanup`: bytes of segment files between header and footer that the store's maintenance
 ///   thread read in rounds in which it wrote no segment; `_by_compaction`: in the others.
+/// - `count_disagreement`: how far `ColdStats::segment_bytes_written` is off the disk's own count, as a share of it. All
+///   other figures go by the disk's.
 /// - `index_bytes_an_entry`: at the end. `snapshot_share_max`: bytes of snapshots over live bytes.
 /// - `space_growth`, `index_growth`: the highest of the last quarter of the measured time over that of the first.
 pub fn figures(plan: &Plan, options: &Options, outcome: &Outcome) -> Figures {
@@ -53,7 +55,8 @@ pub fn figures(plan: &Plan, options: &Options, outcome: &Outcome) -> Figures {
     figures.push(("gets", answers.gets as f64));
     figures.push(("compactions", outcome.stats.compactions as f64));
     figures.push(("disk_bytes_written", outcome.totals.written() as f64));
-    figures.push(("count_disagreement_bytes", outcome.written_disagreement as f64));
+    let counted = outcome.stats.segment_bytes_written.max(1) as f64;
+    figures.push(("count_disagreement", outcome.written_disagreement as f64 / counted));
     figures.push(("unreadable_segments", outcome.unreadable as f64));
     figures.push(("lost", answers.lost as f64));
     figures.push(("wrong", answers.wrong as f64));

@@ -46,7 +46,7 @@ struct SimulateArgs {
     /// Which times to live the ttl workloads use.
     #[arg(long)]
     ttl_set: Option<TtlSet>,
-    /// Run it in this directory and by the machine's clock too (about a minute), and compare.
+    /// Run it in this directory and by the machine's clock too (one to three minutes), and compare.
     #[arg(long, value_name = "DIR")]
     real: Option<PathBuf>,
 }

@@ -15,12 +15,12 @@ use larder::{
     Clock, ColdStats, ColdTier, CompactionTask, Disk, Maintenance, ManualClock, OsDisk, SystemClock,
 };
 
-use crate::Result;
 use crate::disk::MemoryDisk;
 use crate::fifo::FifoCache;
 use crate::ledger::{Counted, FileKind, Step, Totals};
 use crate::oracle::{Oracle, key_of, record_bytes, value_of};
 use crate::workload::{Op, Options, Plan, Workload};
+use crate::{Failure, Result};
 
 /// Where the store lies on the memory disk.
 const VIRTUAL_DIR: &str = "/larder-bench";
@@ -299,9 +299,9 @@ impl<D: Disk, C: Pace> Driver<D, C> {
         self.oracle.expire(self.now_ms());
         match op {
             Op::Put { key, ttl_ms } => self.put(key, ttl_ms)?,
-            Op::Get { key } => drop(self.get(key)?),
-            Op::ReadThrough { key } => self.read_through(key)?,
-            Op::Remove { key } => {
+            Op::Get(key) => drop(self.get(key)?),
+            Op::ReadThrough(key) => self.read_through(key)?,
+            Op::Remove(key) => {
                 key_of(key, self.plan.key_bytes, &mut self.key);
                 self.cold.remove(&self.key)?;
                 self.oracle.remove(key);
@@ -377,10 +377,17 @@ impl<D: Disk, C: Pace> Driver<D, C> {
         self.oracle.expire(self.now_ms());
         self.settle();
         let before = self.cold.disk().totals();
-        if C::VIRTUAL {
-            self.cold.run_due()?;
+        let ran = if C::VIRTUAL { self.cold.run_due() } else { Ok(0) };
+        let Step { totals, gone, unreadable, runaway } = self.cold.disk().take_step();
+        if runaway {
+            let (entries, shadows) = (self.cold.stats().entries, self.cold.stats().shadows);
+            return Err(Failure(format!(
+                "maintenance does not come to an end: over a hundred snapshots in one round, with {entries} entries \
+                 and {shadows} shadows, {} ms after the start",
+                self.passed_us / 1000
+            )));
         }
-        let Step { totals, gone, unreadable } = self.cold.disk().take_step();
+        ran?;
         let now_ms = self.now_ms();
         for record in gone {
             self.note_reclaimed(record.expires_at_ms, record.bytes, now_ms);

@@ -46,7 +46,7 @@ pub struct Options {
     pub scale: f64,
     /// Which times to live; `None` = the workload's own.
     pub ttl_set: Option<TtlSet>,
-    /// Laid out so that it can run by a real clock: about a minute long.
+    /// Laid out so that it can run by a real clock: a minute to three long.
     pub real_time: bool,
 }
 
@@ -59,14 +59,19 @@ impl Default for Options {
 /// One operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Insert a value; `ttl_ms` 0 = it does not expire.
-    Put { key: u64, ttl_ms: u64 },
-    /// Read, and check what comes back.
-    Get { key: u64 },
-    /// Read; insert what was missed.
-    ReadThrough { key: u64 },
-    /// Delete.
-    Remove { key: u64 },
+    /// Insert a value.
+    Put {
+        /// Number of the key.
+        key: u64,
+        /// Time to live; 0 = it does not expire.
+        ttl_ms: u64,
+    },
+    /// Read this key, and check what comes back.
+    Get(u64),
+    /// Read this key; insert what was missed.
+    ReadThrough(u64),
+    /// Delete this key.
+    Remove(u64),
     /// Ask for a compaction and wait for it.
     Compact,
     /// Let time pass.
@@ -131,6 +136,9 @@ const TTL_PUTS_A_SECOND: f64 = 368.0 / 32.0;
 const TTL_SEGMENT_BYTES: f64 = (16 << 20) as f64 / 32.0;
 /// By a real clock, times to live are divided by this, and rates multiplied.
 const REAL_TIME_DIVISOR: u64 = 960;
+/// By a real clock, maintenance takes time, which it does not in the simulator: the closer its rounds, the more that
+/// shows in what they find.
+const REAL_STEP_US: u64 = 250_000;
 /// One in so many records survives in `delete-all`.
 pub const SCATTER: u64 = 500;
 
@@ -221,7 +229,7 @@ impl Plan {
 
     fn overwrites(workload: Workload, options: &Options, hot_keys: f64, hot_share: f64) -> Self {
         let keys = scaled(100_000, options.scale);
-        let step_us = if options.real_time { 100_000 } else { 500_000 };
+        let step_us = if options.real_time { REAL_STEP_US } else { 500_000 };
         let us_per_op = (step_us / scaled(OVERWRITES_A_STEP, options.scale)).max(1);
         let stream = Stream::Overwrites { keys, hot_keys: (keys as f64 * hot_keys) as u64, hot_share };
         let bytes = segment_bytes((128 << 10) as f64, options.scale);
@@ -237,9 +245,9 @@ impl Plan {
 
     fn zipf(options: &Options) -> Self {
         let keys = scaled(200_000, options.scale);
-        let step_us = if options.real_time { 100_000 } else { 500_000 };
+        let step_us = if options.real_time { REAL_STEP_US } else { 500_000 };
         let us_per_op = (step_us / scaled(OVERWRITES_A_STEP, options.scale)).max(1);
-        let stream = Stream::Zipf { zipf: Zipf::new(keys, 0.9) };
+        let stream = Stream::Zipf(Zipf::new(keys, 0.9));
         let bytes = segment_bytes((512 << 10) as f64, options.scale);
         let mut plan = Self::base(Workload::ZipfCapacity, bytes, step_us, stream);
         let capacity_bytes = keys * record_bytes(KEY_BYTES, VALUE_BYTES as usize) / 10;
@@ -256,7 +264,7 @@ impl Plan {
         let step_us = 500_000;
         let us_per_op = if options.real_time { 25 } else { 250 };
         let bytes = segment_bytes((1 << 20) as f64, options.scale);
-        let mut plan = Self::base(Workload::DeleteAll, bytes, step_us, Stream::Deletes { keys });
+        let mut plan = Self::base(Workload::DeleteAll, bytes, step_us, Stream::Deletes(keys));
         let phase = |name, ops, us_per_op| Phase { name, ops, us_per_op, measured: false };
         plan.phases = vec![
             phase("loaded", keys, us_per_op),
@@ -270,12 +278,12 @@ impl Plan {
     }
 
     fn year(options: &Options) -> Self {
-        let puts_an_hour = scaled(400, options.scale);
+        let puts_an_hour = scaled(300, options.scale);
         let us_per_op = HOUR_US / puts_an_hour;
         let stream = Stream::Ttl { set: TtlSet::Hour, divisor: 1, next_key: 0 };
-        // Ten minutes a step: the year has 52,560 of them.
+        // A quarter of an hour a step: the year has 35,040 of them.
         let bytes = segment_bytes((64 << 10) as f64, options.scale);
-        let mut plan = Self::base(Workload::Year, bytes, HOUR_US / 6, stream);
+        let mut plan = Self::base(Workload::Year, bytes, HOUR_US / 4, stream);
         let hours = |hours: u64| hours * puts_an_hour;
         plan.phases = vec![
             Phase { name: "settling", ops: hours(24), us_per_op, measured: false },
@@ -294,14 +302,28 @@ fn with_capacity(config: ColdTierConfig, _capacity_bytes: u64) -> (ColdTierConfi
 /// Where the operations of a workload come from.
 #[derive(Debug)]
 pub enum Stream {
-    /// Fresh keys with times to live (divided by `divisor`), some replaced, some read.
-    Ttl { set: TtlSet, divisor: u64, next_key: u64 },
-    /// All keys once, then overwrites; `hot_share` of them go to the first `hot_keys`, the rest to the others.
-    Overwrites { keys: u64, hot_keys: u64, hot_share: f64 },
-    /// All keys, deleted; all keys, all but every `SCATTER`th deleted.
-    Deletes { keys: u64 },
+    /// Fresh keys with times to live, some replaced, some read.
+    Ttl {
+        /// Which times to live.
+        set: TtlSet,
+        /// What they are divided by.
+        divisor: u64,
+        /// The next fresh key.
+        next_key: u64,
+    },
+    /// All keys once, then overwrites.
+    Overwrites {
+        /// How many keys.
+        keys: u64,
+        /// The first so many are hot.
+        hot_keys: u64,
+        /// Share of the operations that go to them.
+        hot_share: f64,
+    },
+    /// So many keys, all deleted; the same again, all but every `SCATTER`th deleted.
+    Deletes(u64),
     /// Reads of Zipf-distributed keys.
-    Zipf { zipf: Zipf },
+    Zipf(Zipf),
 }
 
 impl Stream {
@@ -312,7 +334,7 @@ impl Stream {
                 // Recent: of the last 500 keys, most of which live.
                 let recent = |next_key: u64, rng: &mut Rng| next_key - 1 - rng.u64(..next_key.min(500));
                 if *next_key > 0 && rng.f64() < READ_SHARE {
-                    return Op::Get { key: recent(*next_key, rng) };
+                    return Op::Get(recent(*next_key, rng));
                 }
                 let ttl_ms = (set.draw(rng) / *divisor).max(1);
                 if *next_key > 0 && rng.f64() < REPLACED_SHARE {
@@ -325,17 +347,17 @@ impl Stream {
             Self::Overwrites { keys, hot_keys, hot_share } => {
                 let hot = rng.f64() < *hot_share;
                 let key = if hot { rng.u64(..*hot_keys) } else { rng.u64(*hot_keys..*keys) };
-                if rng.f64() < READ_SHARE { Op::Get { key } } else { Op::Put { key, ttl_ms: 0 } }
+                if rng.f64() < READ_SHARE { Op::Get(key) } else { Op::Put { key, ttl_ms: 0 } }
             }
-            Self::Deletes { keys } => match phase {
+            Self::Deletes(keys) => match phase {
                 0 | 3 => Op::Put { key: at, ttl_ms: 0 },
-                1 => Op::Remove { key: at },
-                4 if at.is_multiple_of(SCATTER) => Op::Get { key: *keys - 1 - (*keys - 1) % SCATTER },
-                4 => Op::Remove { key: at },
+                1 => Op::Remove(at),
+                4 if at.is_multiple_of(SCATTER) => Op::Get(*keys - 1 - (*keys - 1) % SCATTER),
+                4 => Op::Remove(at),
                 5 => Op::Compact,
                 _ => Op::Idle,
             },
-            Self::Zipf { zipf } => Op::ReadThrough { key: zipf.draw(rng) },
+            Self::Zipf(zipf) => Op::ReadThrough(zipf.draw(rng)),
         }
     }
 }
