@@ -23,6 +23,7 @@ const READ_MAX: u64 = (64 << 20) + 1;
 /// Arguments of `larder put`.
 #[derive(Args, Debug)]
 #[command(
+    override_usage = "larder put [OPTIONS] DIR KEY <VALUE | --file FILE | ->",
     group(ArgGroup::new("what").required(true).args(["value", "file"])),
     after_help = "\
 Examples:
