@@ -151,23 +151,14 @@ fn reasons(glance: &Glance, due: &[Due], share: f64) -> Vec<Reason> {
     let (stats, dir) = (&glance.stats, &glance.dir);
     let holding =
         |bytes: fn(&SegmentInfo) -> u64| glance.segments.iter().filter(|segment| bytes(segment) > 0).count();
-    let by_itself = format!(
-        "a compaction starts by itself when over {:.0} % of the sealed segments is reclaimable (by default; it is \
-         {:.1} % now)",
-        COMPACTS_AT * 100.0,
-        share * 100.0
-    );
+    let limit = format!("over {:.0} % of sealed bytes (now {:.0} %)", COMPACTS_AT * 100.0, share * 100.0);
     let compaction = match glance.source {
-        Source::Closed => format!(
-            "nobody has the store open: `larder compact {dir}` reclaims it now; otherwise {by_itself}"
-        ),
-        Source::Open | Source::InUse => by_itself,
+        Source::Closed => format!("`larder compact {dir}` now; by itself once open and {limit}"),
+        Source::Open | Source::InUse => format!("a compaction starts by itself when {limit}, by default"),
     };
     let cleanup = match glance.source {
-        Source::Closed => {
-            format!("at the first cleanup after the store is opened, or now: `larder expire {dir}`")
-        }
-        Source::Open | Source::InUse => "at the next cleanup, within half a second by default".to_owned(),
+        Source::Closed => format!("`larder expire {dir}` now; by itself once open"),
+        Source::Open | Source::InUse => "next cleanup, within half a second by default".to_owned(),
     };
     let mut reasons = vec![
         Reason {
@@ -193,7 +184,7 @@ fn reasons(glance: &Glance, due: &[Due], share: f64) -> Vec<Reason> {
     reasons.push(Reason {
         what: "past their time, not yet taken out of the index (estimated)".to_owned(),
         bytes: now,
-        when: format!("{cleanup}; a segment that holds nothing else is dropped unread"),
+        when: cleanup,
     });
     let mut before = now;
     for due in due.iter().skip(1) {

@@ -34,8 +34,9 @@ const FRAME: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_secs(1);
 /// Files are read no longer than one part in this many of the time.
 const LOOK_SHARE: u32 = 10;
-/// Width of a frame that goes to no terminal.
+/// Size of a frame that goes to no terminal.
 const WIDTH: u16 = 100;
+const HEIGHT: u16 = 38;
 
 /// Arguments of `larder watch`.
 #[derive(Args, Debug)]
@@ -56,6 +57,9 @@ pub struct WatchArgs {
     /// Columns of a frame that goes to no terminal, 60 to 400.
     #[arg(long, default_value_t = WIDTH, value_parser = clap::value_parser!(u16).range(60..=400))]
     width: u16,
+    /// Rows of such a frame, 24 to 400.
+    #[arg(long, default_value_t = HEIGHT, value_parser = clap::value_parser!(u16).range(24..=400))]
+    height: u16,
     #[command(flatten)]
     store: StoreOptions,
 }
@@ -101,7 +105,7 @@ fn one_frame(args: &WatchArgs, output: &Output) -> Result<Exit, Failure> {
             notes: &[],
             live: false,
         };
-        output.line(screen::as_text(&view, args.width))?;
+        output.line(screen::as_text(&view, args.width, args.height))?;
     }
     Ok(Exit::Done)
 }

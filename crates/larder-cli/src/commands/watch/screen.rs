@@ -17,8 +17,10 @@ use crate::forecast::{self, Forecast};
 use crate::glance::{Glance, Source};
 use crate::output;
 
-/// Rows of a frame that goes to no terminal.
-const HEIGHT: u16 = 36;
+/// Rows from which each reason has a second line, which says when.
+const ROOMY: u16 = 36;
+/// Rows below which panels lose lines.
+const TIGHT: u16 = 30;
 /// Columns of one segment in the grid: how full of live bytes it is, and its mark.
 const CELL: u16 = 2;
 /// Notes kept in view.
@@ -42,8 +44,8 @@ pub struct View<'a> {
 }
 
 /// The picture as text, without blanks at the ends of lines.
-pub fn as_text(view: &View<'_>, width: u16) -> String {
-    let mut terminal = match Terminal::new(TestBackend::new(width, HEIGHT)) {
+pub fn as_text(view: &View<'_>, width: u16, height: u16) -> String {
+    let mut terminal = match Terminal::new(TestBackend::new(width, height)) {
         Ok(terminal) => terminal,
         Err(never) => match never {},
     };
@@ -66,14 +68,16 @@ fn rows(buffer: &Buffer) -> String {
 pub fn draw(view: &View<'_>, frame: &mut Frame<'_>) {
     let figures = figures::headlines(view.glance);
     let figure_rows = (figures.len() as u16).div_ceil(2);
-    let reasons = view.forecast.reasons.len().clamp(1, 4) as u16;
+    let height = frame.area().height;
+    let reasons = view.forecast.reasons.len().clamp(1, if height < TIGHT { 2 } else { 4 }) as u16;
+    let lines_each = if height < ROOMY { 1 } else { 2 };
     let [header, headline, space, middle, reclaim, bottom, keys] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(figure_rows + 2),
         Constraint::Length(4),
-        Constraint::Min(4),
-        Constraint::Length(2 * reasons + 3),
-        Constraint::Length(8),
+        Constraint::Min(3),
+        Constraint::Length(lines_each * reasons + if height < TIGHT { 2 } else { 4 }),
+        Constraint::Length(if height < TIGHT { 4 } else { 8 }),
         Constraint::Length(1),
     ])
     .areas(frame.area());
@@ -81,7 +85,7 @@ pub fn draw(view: &View<'_>, frame: &mut Frame<'_>) {
     draw_headline(&figures, frame, headline);
     draw_space(view, frame, space);
     draw_segments(view, frame, middle);
-    draw_reclaimable(view, frame, reclaim);
+    draw_reclaimable(view, lines_each == 2, frame, reclaim);
     let [work, rates] =
         Layout::horizontal([Constraint::Percentage(60), Constraint::Percentage(40)]).areas(bottom);
     draw_work(view, frame, work);
@@ -109,7 +113,7 @@ fn draw_headline(figures: &[figures::Figure], frame: &mut Frame<'_>, area: Rect)
     let block = Block::bordered().title(" store ");
     let inner = block.inner(area);
     frame.render_widget(block, area);
-    let columns = Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)]).split(inner);
+    let columns = Layout::horizontal([Constraint::Percentage(43), Constraint::Percentage(57)]).split(inner);
     let per_column = figures.len().div_ceil(2).max(1);
     for (column, figures) in figures.chunks(per_column).enumerate() {
         let lines = figures.iter().map(|figure| {
@@ -200,7 +204,7 @@ fn cell(group: &[SegmentInfo], now: u64) -> Span<'static> {
     Span::styled(format!("{}{mark}", FILLS[eighths]), Style::new().fg(color))
 }
 
-fn draw_reclaimable(view: &View<'_>, frame: &mut Frame<'_>, area: Rect) {
+fn draw_reclaimable(view: &View<'_>, with_when: bool, frame: &mut Frame<'_>, area: Rect) {
     let title = format!(" reclaimable, when and why: {} ", forecast::summary(view.glance, view.forecast));
     let block = Block::bordered().title(title);
     let mut lines = Vec::new();
@@ -212,26 +216,23 @@ fn draw_reclaimable(view: &View<'_>, frame: &mut Frame<'_>, area: Rect) {
             ),
             Span::raw(reason.what.clone()),
         ]));
-        lines.push(Line::styled(
-            format!("{:12}{}", "", reason.when),
-            Style::new().add_modifier(Modifier::DIM),
-        ));
+        if with_when {
+            let when = format!("{:12}{}", "", reason.when);
+            lines.push(Line::styled(when, Style::new().add_modifier(Modifier::DIM)));
+        }
     }
     if lines.is_empty() {
         lines.push(Line::raw("nothing: no dead or expired bytes, and nothing falls due within a day"));
     }
-    let within: Vec<String> = view.forecast.due.iter().map(due_line).collect();
-    lines.push(Line::raw(format!("falling due: {}", within.join("   "))));
+    let mut falling_due = |name: &str, bytes: fn(&forecast::Due) -> u64| {
+        let due = view.forecast.due.iter();
+        let each: Vec<String> =
+            due.map(|due| format!("{} {}", due.within, output::bytes(bytes(due)))).collect();
+        lines.push(Line::raw(format!("falling due within, {name:<9} {}", each.join("   "))));
+    };
+    falling_due("estimated", |due| due.estimated_bytes);
+    falling_due("at most", |due| due.at_most_bytes);
     frame.render_widget(Paragraph::new(lines).block(block), area);
-}
-
-fn due_line(due: &forecast::Due) -> String {
-    format!(
-        "{} {} (at most {})",
-        due.within,
-        output::bytes(due.estimated_bytes),
-        output::bytes(due.at_most_bytes)
-    )
 }
 
 /// A task as people call it.
