@@ -2,6 +2,8 @@
 //!
 //! Nothing depends on colour alone: kinds of bytes and states of segments have marks of their own.
 
+use std::time::Duration;
+
 use larder::{CompactionTask, SegmentInfo, SegmentState};
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
@@ -261,10 +263,10 @@ fn draw_work(view: &View<'_>, frame: &mut Frame<'_>, area: Rect) {
             let share = if work.task.is_some() { f64::from(work.progress.clamp(0.0, 1.0)) } else { 0.0 };
             frame.render_widget(Gauge::default().ratio(share).label(label).gauge_style(Color::Cyan), bar);
             lines.push(Line::raw(format!(
-                "{} given back since it was opened; {} compactions; last task {:.3} s",
+                "{} given back, {} compactions, last task {}",
                 output::bytes(work.bytes_reclaimed),
                 view.glance.stats.compactions,
-                work.last_seconds
+                output::duration(Duration::from_secs_f64(work.last_seconds))
             )));
         }
         None if view.glance.source == Source::InUse => {
@@ -272,9 +274,9 @@ fn draw_work(view: &View<'_>, frame: &mut Frame<'_>, area: Rect) {
         }
         None => lines.push(Line::raw("nobody has the store open, so nothing runs")),
     }
+    // The latest first: what does not fit falls off at the end.
+    lines.extend(view.notes.iter().rev().take(NOTES).map(|note| Line::raw(note.clone())));
     lines.extend(view.glance.warnings.iter().map(|warning| Line::raw(format!("warning: {warning}"))));
-    let first = view.notes.len().saturating_sub(NOTES);
-    lines.extend(view.notes[first..].iter().map(|note| Line::raw(note.clone())));
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: true }), text);
 }
 
