@@ -29,8 +29,8 @@ Examples:
   larder bench --ttl 5s --read-share 0.5                entries expire meanwhile
 
 The figures are those of this machine, this disk and this moment; other work on it changes them. Keys are drawn evenly,
-values are generated text that compresses about as well as JSON: your data will differ. What was written lately is read
-from the page cache.")]
+values are generated text that compresses by about a half: your data will differ. What was written lately is read from
+the page cache. Latencies are those of the calls alone; operations a second include making and checking the values.")]
 pub struct BenchArgs {
     /// Directory of the store, which must be empty or absent [default: a temporary one, removed].
     dir: Option<PathBuf>,
