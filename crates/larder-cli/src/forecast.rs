@@ -151,9 +151,9 @@ fn reasons(glance: &Glance, due: &[Due], share: f64) -> Vec<Reason> {
     let (stats, dir) = (&glance.stats, &glance.dir);
     let holding =
         |bytes: fn(&SegmentInfo) -> u64| glance.segments.iter().filter(|segment| bytes(segment) > 0).count();
-    let limit = format!("over {:.0} % of sealed bytes (now {:.0} %)", COMPACTS_AT * 100.0, share * 100.0);
+    let limit = format!("over {:.0} % of sealed bytes ({:.0} % now)", COMPACTS_AT * 100.0, share * 100.0);
     let compaction = match glance.source {
-        Source::Closed => format!("`larder compact {dir}` now; by itself once open and {limit}"),
+        Source::Closed => format!("`larder compact {dir}` now; by itself, once open, {limit}"),
         Source::Open | Source::InUse => format!("a compaction starts by itself when {limit}, by default"),
     };
     let cleanup = match glance.source {
@@ -188,10 +188,11 @@ fn reasons(glance: &Glance, due: &[Due], share: f64) -> Vec<Reason> {
     });
     let mut before = now;
     for due in due.iter().skip(1) {
+        let within = if due.within == "hour" { "an hour".to_owned() } else { format!("a {}", due.within) };
         reasons.push(Reason {
-            what: format!("expiring within a {} (estimated from {} segments)", due.within, due.segments),
+            what: format!("expiring within {within} (estimated from {} segments)", due.segments),
             bytes: due.estimated_bytes.saturating_sub(before),
-            when: format!("within a {}, as each entry's time passes", due.within),
+            when: format!("within {within}, as each entry's time passes"),
         });
         before = due.estimated_bytes.max(before);
     }

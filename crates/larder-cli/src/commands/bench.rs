@@ -241,6 +241,9 @@ fn print(report: &BenchReport, args: &BenchArgs, output: &Output) -> Result<(), 
     for problem in &report.problems {
         output.line(format_args!("WRONG: {problem}"))?;
     }
+    output.line(
+        "latencies are those of the calls alone; operations a second include making and checking the values",
+    )?;
     let kept =
         if args.dir.is_some() { format!("; the store stays in {}", report.dir) } else { String::new() };
     let stopped = if report.interrupted { "interrupted, so shorter than asked for; " } else { "" };

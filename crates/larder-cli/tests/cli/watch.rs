@@ -40,7 +40,7 @@ fn one_frame_shows_space_segments_and_what_can_be_reclaimed() {
         "segments, oldest first",
         "reclaimable, when and why",
         "larder compact",
-        "expiring within a hour",
+        "expiring within an hour",
         "falling due within",
         "maintenance",
         "nothing runs",
