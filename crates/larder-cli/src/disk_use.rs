@@ -19,6 +19,10 @@ pub struct DiskUse {
     pub segment_files: u64,
     /// Their allocated bytes.
     pub segment_bytes: u64,
+    /// Index snapshots among them.
+    pub snapshot_files: u64,
+    /// Dictionary files among them, two of each dictionary.
+    pub dictionary_files: u64,
 }
 
 /// Counts the regular files directly in `dir`.
@@ -38,10 +42,44 @@ pub fn measure(dir: &Path) -> io::Result<DiskUse> {
         let allocated = metadata.blocks() * 512;
         sum.files += 1;
         sum.bytes += allocated;
-        if entry.file_name().as_encoded_bytes().starts_with(b"seg-") {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        if name.starts_with(b"seg-") {
             sum.segment_files += 1;
             sum.segment_bytes += allocated;
         }
+        sum.snapshot_files += u64::from(name.starts_with(b"snap-"));
+        sum.dictionary_files += u64::from(name.starts_with(b"dict-"));
     }
     Ok(sum)
+}
+
+/// A segment file as the file system knows it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct SegmentFile {
+    /// Its number.
+    pub id: u64,
+    /// Allocated bytes.
+    pub bytes: u64,
+    /// When it was last written, unix ms.
+    pub written_ms: u64,
+}
+
+/// The segment files in `dir`, in the order in which they were last written.
+///
+/// # Errors
+/// The directory cannot be read. A file that vanishes meanwhile is left out.
+pub fn segment_files(dir: &Path) -> io::Result<Vec<SegmentFile>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("seg-")?.strip_suffix(".lard"));
+        let Some(id) = number.and_then(|digits| digits.parse().ok()) else { continue };
+        let Ok(metadata) = entry.metadata() else { continue };
+        let written_ms = u64::try_from(metadata.mtime() * 1000 + metadata.mtime_nsec() / 1_000_000);
+        files.push(SegmentFile { id, bytes: metadata.blocks() * 512, written_ms: written_ms.unwrap_or(0) });
+    }
+    files.sort_unstable_by_key(|file| (file.written_ms, file.id));
+    Ok(files)
 }

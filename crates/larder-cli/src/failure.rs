@@ -40,6 +40,8 @@ pub enum Failure {
     Store(String, larder::Error),
     /// Something outside the store: an input file, stdout, an argument that only shows to be wrong when used.
     Other(String),
+    /// What was asked for is not there; the store is all right.
+    Absent(String),
     /// A signal asked to stop.
     Interrupted,
     /// Whoever read stdout has left.
@@ -58,7 +60,7 @@ impl Failure {
     /// The exit code this failure leads to.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Store(..) | Self::Other(_) => Exit::Failed,
+            Self::Store(..) | Self::Other(_) | Self::Absent(_) => Exit::Failed,
             Self::Interrupted => Exit::Interrupted,
             Self::BrokenPipe => Exit::Done,
         }
@@ -69,6 +71,7 @@ impl Failure {
         let kind = match self {
             Self::Store(_, error) => format!("{:?}", error.kind()).to_lowercase(),
             Self::Other(_) => "other".to_owned(),
+            Self::Absent(_) => "absent".to_owned(),
             Self::Interrupted => "interrupted".to_owned(),
             Self::BrokenPipe => "brokenpipe".to_owned(),
         };
@@ -94,7 +97,7 @@ impl fmt::Display for Failure {
                 write!(f, "{what}: {error}")?;
                 advice(error.kind()).map_or(Ok(()), |advice| write!(f, "\n  {advice}"))
             }
-            Self::Other(message) => f.write_str(message),
+            Self::Other(message) | Self::Absent(message) => f.write_str(message),
             Self::Interrupted => f.write_str("interrupted; nothing is lost"),
             Self::BrokenPipe => f.write_str("the reader of stdout has left"),
         }
@@ -114,6 +117,9 @@ fn advice(kind: ErrorKind) -> Option<&'static str> {
             Some("`larder verify DIR` lists what is damaged; keep a copy before changing anything.")
         }
         ErrorKind::NewerFormat => Some("Use the newer `larder` that wrote it; nothing was changed."),
+        ErrorKind::Locked => {
+            Some("`larder watch DIR` and `larder report DIR` show a store in use from its files.")
+        }
         ErrorKind::WriteLost => Some("Check the disk, then load those records again."),
         ErrorKind::Io => Some("Check that the path exists, is on a local disk and belongs to you."),
         _ => None,

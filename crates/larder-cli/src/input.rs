@@ -44,9 +44,7 @@ impl Input {
     pub fn open(path: &Path) -> Result<Self, Failure> {
         if path.as_os_str() == "-" {
             if io::stdin().is_terminal() {
-                output::warn(
-                    "reading records from the terminal; Ctrl-D ends them (--from FILE reads a file)",
-                );
+                output::warn("reading from the terminal; Ctrl-D ends the input");
             }
             return Ok(Self {
                 name: "<stdin>".to_owned(),
@@ -58,9 +56,7 @@ impl Input {
         let file = File::open(path).map_err(|error| Failure::Other(format!("open {name}: {error}")))?;
         let metadata = file.metadata().map_err(|error| Failure::Other(format!("open {name}: {error}")))?;
         if metadata.is_dir() {
-            return Err(Failure::Other(format!(
-                "open {name}: it is a directory; name a .jsonl or .jsonl.zst file"
-            )));
+            return Err(Failure::Other(format!("open {name}: it is a directory; name a file")));
         }
         let total_bytes = metadata.is_file().then_some(metadata.len());
         Ok(Self { name, total_bytes, source: Source::File(file) })
@@ -71,20 +67,26 @@ impl Input {
         Self { name: name.to_owned(), total_bytes: Some(bytes.len() as u64), source: Source::Memory(bytes) }
     }
 
+    /// The reader of the bytes as they are. `bar` follows the bytes taken in.
+    pub fn into_raw_reader(self, bar: &ProgressBar) -> Box<dyn Read> {
+        match self.source {
+            Source::File(file) => Box::new(bar.wrap_read(Watched(file))),
+            Source::Stdin(stdin) => Box::new(bar.wrap_read(Watched(stdin))),
+            Source::Memory(bytes) => Box::new(bar.wrap_read(bytes)),
+        }
+    }
+
     /// The reader of the plain text: zstd is recognised by its first bytes. `bar` follows the bytes taken in.
     ///
     /// # Errors
     /// The first bytes cannot be read, or a name that ends in `.zst` stands for something else.
     pub fn into_reader(self, bar: &ProgressBar) -> io::Result<Box<dyn Read>> {
-        let mut raw: Box<dyn Read> = match self.source {
-            Source::File(file) => Box::new(bar.wrap_read(Watched(file))),
-            Source::Stdin(stdin) => Box::new(bar.wrap_read(Watched(stdin))),
-            Source::Memory(bytes) => Box::new(bar.wrap_read(bytes)),
-        };
+        let name = self.name.clone();
+        let mut raw = self.into_raw_reader(bar);
         let mut start = Vec::with_capacity(ZSTD_MAGIC.len());
         raw.by_ref().take(ZSTD_MAGIC.len() as u64).read_to_end(&mut start)?;
         let is_zstd = start == ZSTD_MAGIC;
-        if !is_zstd && !start.is_empty() && self.name.ends_with(".zst") {
+        if !is_zstd && !start.is_empty() && name.ends_with(".zst") {
             let problem = "the name ends in .zst, but it is not a zstd file; rename it or compress it";
             return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
         }

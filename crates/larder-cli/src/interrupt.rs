@@ -9,10 +9,21 @@ use crate::failure::Failure;
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
+/// Whether the program has the terminal's alternate screen, which has to be given back before it ends.
+static SCREEN: AtomicBool = AtomicBool::new(false);
+
+/// Notes that the alternate screen was taken or given back.
+pub fn note_screen(taken: bool) {
+    SCREEN.store(taken, Ordering::SeqCst);
+}
+
 /// Installs the handler. Once, at the start.
 pub fn install() -> Result<(), Failure> {
     ctrlc::set_handler(|| {
         if REQUESTED.swap(true, Ordering::SeqCst) {
+            if SCREEN.load(Ordering::SeqCst) {
+                ratatui::restore();
+            }
             std::process::exit(130);
         }
     })

@@ -1,4 +1,4 @@
-//! `larder`: demonstrates, fills, looks into, checks and maintains a cold tier on disk.
+//! `larder`: demonstrates, fills, reads, watches, measures, checks and maintains a cold tier on disk.
 //!
 //! This file holds the arguments and the exit codes; each command is a file of `commands/`. Results go to stdout (with
 //! `--json` one object and nothing else), bars, warnings and errors to stderr. The program starts threads only inside
@@ -7,8 +7,12 @@
 mod commands;
 mod disk_use;
 mod failure;
+mod figures;
+mod forecast;
+mod glance;
 mod input;
 mod interrupt;
+mod keys;
 mod output;
 mod progress;
 mod records;
@@ -17,16 +21,16 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 use commands::tasks::{Task, TaskArgs};
-use commands::{demo, inspect, load, tasks, verify};
+use commands::{bench, del, demo, get, inspect, load, put, report, stats, tasks, verify, watch};
 use failure::{Exit, Failure};
 use output::Output;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 error; 2 wrong arguments; 3 `verify` found damage; 130 interrupted (nothing is lost).
+Exit codes: 0 done; 1 error, or `get` found no such entry; 2 wrong arguments; 3 `verify` found damage; 130 interrupted (nothing is lost).
 Bars are drawn on stderr, and only if it is a terminal; NO_COLOR is respected.
 Options may also be set as variables named LARDER_..., see the help of each command.";
 
-/// An embedded cache's cold tier on disk: demonstrate, fill, look into, check and maintain it.
+/// An embedded cache's cold tier on disk: demonstrate, fill, read, watch, measure, check and maintain it.
 #[derive(Parser)]
 #[command(name = "larder", version, after_help = EXIT_CODES)]
 struct Arguments {
@@ -41,8 +45,22 @@ struct Arguments {
 enum Command {
     /// Live through a whole cache life on real data: fill, overwrite, delete, expire, maintain, verify, restart.
     Demo(demo::DemoArgs),
-    /// Insert the records of a JSONL file or of stdin; creates the store if there is none.
+    /// Insert the records of a JSONL file or of stdin, or the files of a directory; creates the store if there is none.
     Load(load::LoadArgs),
+    /// Write the value of a key to stdout or to a file; exit code 1 if there is none.
+    Get(get::GetArgs),
+    /// Store one entry, from an argument, a file or stdin; creates the store if there is none.
+    Put(put::PutArgs),
+    /// Remove entries.
+    Del(del::DelArgs),
+    /// Show the figures of a store, grouped.
+    Stats(stats::StatsArgs),
+    /// Watch a store live: what its space is used for, what can be reclaimed and when, what maintenance does.
+    Watch(watch::WatchArgs),
+    /// Write a report of a store with pictures: one HTML file that needs nothing else.
+    Report(report::ReportArgs),
+    /// Measure speed on generated data, on this machine; every value read is checked.
+    Bench(bench::BenchArgs),
     /// Show segments, expiry, live and dead bytes and codecs of a store that no process has open.
     Inspect(inspect::InspectArgs),
     /// Read every record of a store that no process has open; exit code 3 if anything is damaged.
@@ -61,7 +79,7 @@ fn main() -> ExitCode {
     let result = interrupt::install().and_then(|()| run(&arguments.command, &output));
     match result {
         Ok(exit) => exit.into(),
-        Err(failure) => report(failure, &output).into(),
+        Err(failure) => tell(failure, &output).into(),
     }
 }
 
@@ -69,6 +87,13 @@ fn run(command: &Command, output: &Output) -> Result<Exit, Failure> {
     match command {
         Command::Demo(args) => demo::run(args, output),
         Command::Load(args) => load::run(args, output),
+        Command::Get(args) => get::run(args, output),
+        Command::Put(args) => put::run(args, output),
+        Command::Del(args) => del::run(args, output),
+        Command::Stats(args) => stats::run(args, output),
+        Command::Watch(args) => watch::run(args, output),
+        Command::Report(args) => report::run(args, output),
+        Command::Bench(args) => bench::run(args, output),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Verify(args) => verify::run(args, output),
         Command::Compact(args) => tasks::run(Task::Compact, args, output),
@@ -78,7 +103,7 @@ fn run(command: &Command, output: &Output) -> Result<Exit, Failure> {
 }
 
 /// Says what went wrong, on stderr and with `--json` on stdout too. A reader that left early is no error.
-fn report(failure: Failure, output: &Output) -> Exit {
+fn tell(failure: Failure, output: &Output) -> Exit {
     if matches!(failure, Failure::BrokenPipe) {
         return Exit::Done;
     }

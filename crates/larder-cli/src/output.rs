@@ -34,6 +34,12 @@ impl Output {
         writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(stdout_failure)
     }
 
+    /// Writes bytes as they are, whatever they are: the one result of a command that prints no text.
+    pub fn raw(&self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(stdout_failure)
+    }
+
     /// Prints the result object; nothing without `--json`.
     pub fn object(&self, value: &impl Serialize) -> Result<(), Failure> {
         if !self.json {
@@ -123,8 +129,9 @@ pub fn moment(unix_ms: u64) -> String {
     if unix_ms > now_ms { format!("in {distance}") } else { format!("{distance} ago") }
 }
 
+/// Wall-clock time in unix milliseconds.
 #[expect(clippy::disallowed_methods, reason = "for display only: the store lives by its own clock")]
-fn unix_now_ms() -> u64 {
+pub fn unix_now_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)
 }

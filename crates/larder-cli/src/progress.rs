@@ -66,15 +66,35 @@ pub fn run_task(
     label: &str,
     output: &Output,
 ) -> larder::Result<TaskReport> {
+    attend(store, label, output, |state_of| *state_of == task, || store.run(task))
+}
+
+/// Runs whatever maintenance is due, shows its progress, and cancels it when a signal asks to stop.
+///
+/// # Errors
+/// Those of `ColdTier::run_due`; a cancelled task is `ErrorKind::Cancelled`.
+pub fn run_due(store: &ColdTier, output: &Output) -> larder::Result<u64> {
+    attend(store, "maintaining", output, |_| false, || store.run_due())
+}
+
+/// Does `work` in a scoped thread, which borrows the store, and looks at the store meanwhile. The bar follows the tasks
+/// that `shown` picks, and stands still otherwise.
+fn attend<T: Send>(
+    store: &ColdTier,
+    label: &str,
+    output: &Output,
+    shown: impl Fn(&CompactionTask) -> bool,
+    work: impl FnOnce() -> T + Send,
+) -> T {
     let bar = share_bar(label, output);
     let (done_tx, done_rx) = bounded(1);
     let result = thread::scope(|scope| {
-        let worker = scope.spawn(move || done_tx.send(store.run(task)));
+        let worker = scope.spawn(move || done_tx.send(work()));
         let result = loop {
             match done_rx.recv_timeout(STEP) {
                 Ok(result) => break Some(result),
                 Err(RecvTimeoutError::Disconnected) => break None,
-                Err(RecvTimeoutError::Timeout) => watch(store, task, &bar),
+                Err(RecvTimeoutError::Timeout) => watch(store, &shown, &bar),
             }
         };
         match worker.join() {
@@ -87,12 +107,12 @@ pub fn run_task(
 }
 
 /// One look at a running task.
-fn watch(store: &ColdTier, task: CompactionTask, bar: &ProgressBar) {
+fn watch(store: &ColdTier, shown: &impl Fn(&CompactionTask) -> bool, bar: &ProgressBar) {
     if interrupt::requested() {
         store.cancel();
     }
     let state = store.compaction_state();
-    if state.task() == Some(task) {
+    if state.task().as_ref().is_some_and(shown) {
         set_share(bar, state.progress());
     }
     bar.tick();

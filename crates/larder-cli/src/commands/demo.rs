@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use larder::{ColdTier, ColdTierConfig, CompactionTask, Maintenance, TaskReport};
 
+use super::empty_dir;
 use crate::failure::{Exit, Failure};
 use crate::input::Input;
 use crate::output::{self, Output};
@@ -47,6 +48,7 @@ pub fn run(args: &DemoArgs, output: &Output) -> Result<Exit, Failure> {
     let temporary =
         temporary.map_err(|error| Failure::Other(format!("make a temporary directory: {error}")))?;
     let dir = match &args.dir {
+        // The oracle knows only what the demo does: a directory with content would make it wrong.
         Some(dir) => empty_dir(dir)?,
         None => temporary.path(),
     };
@@ -62,18 +64,6 @@ pub fn run(args: &DemoArgs, output: &Output) -> Result<Exit, Failure> {
     report.print(output)?;
     output.object(&report)?;
     Ok(if report.passed() { Exit::Done } else { Exit::Failed })
-}
-
-/// The oracle knows only what the demo does: a directory with content would make it wrong.
-fn empty_dir(dir: &Path) -> Result<&Path, Failure> {
-    match std::fs::read_dir(dir).map(|mut entries| entries.next().is_some()) {
-        Ok(false) => Ok(dir),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(dir),
-        Ok(true) => {
-            Err(Failure::Other(format!("{}: not empty; name a new or empty directory", dir.display())))
-        }
-        Err(error) => Err(Failure::Other(format!("list {}: {error}; name a directory", dir.display()))),
-    }
 }
 
 fn read_all(input: Input, output: &Output) -> Result<Vec<Record>, Failure> {

@@ -1,10 +1,17 @@
 //! The commands, one a file, and the options of those that open a store.
 
+pub mod bench;
+pub mod del;
 pub mod demo;
+pub mod get;
 pub mod inspect;
 pub mod load;
+pub mod put;
+pub mod report;
+pub mod stats;
 pub mod tasks;
 pub mod verify;
+pub mod watch;
 
 use std::path::Path;
 use std::time::Duration;
@@ -50,12 +57,34 @@ fn parse_durability(text: &str) -> Result<Durability, String> {
     }
 }
 
-/// Parses a time to live in seconds, fractions allowed.
+/// Parses a time to live: seconds, fractions allowed, or a number with its unit.
 pub fn parse_ttl(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "use a number of seconds, such as 60 or 0.5".to_owned())?;
-    match Duration::try_from_secs_f64(seconds) {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let seconds_a_unit = match &text[digits.len()..] {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3_600.0,
+        "d" => 86_400.0,
+        unit => return Err(format!("{unit:?} is no unit; use ms, s, m, h or d, such as 90s or 1h")),
+    };
+    let number: f64 =
+        digits.parse().map_err(|_| "use a number of seconds, such as 60 or 0.5, or 90s, 15m, 1h, 30d")?;
+    match Duration::try_from_secs_f64(number * seconds_a_unit) {
         Ok(ttl) if ttl >= Duration::from_millis(1) => Ok(ttl),
         _ => Err("use at least 0.001 seconds".to_owned()),
+    }
+}
+
+/// `dir`, if a command may fill it with what it knows and nothing else: absent or empty.
+pub fn empty_dir(dir: &Path) -> Result<&Path, Failure> {
+    match std::fs::read_dir(dir).map(|mut entries| entries.next().is_some()) {
+        Ok(false) => Ok(dir),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(dir),
+        Ok(true) => {
+            Err(Failure::Other(format!("{}: not empty; name a new or empty directory", dir.display())))
+        }
+        Err(error) => Err(Failure::Other(format!("list {}: {error}; name a directory", dir.display()))),
     }
 }
 
@@ -72,5 +101,8 @@ pub fn require_store(dir: &Path) -> Result<(), Failure> {
         }
         Err(error) => error.to_string(),
     };
-    Err(Failure::Other(format!("{}: {problem}; `larder load {0} --from FILE` makes one", dir.display())))
+    Err(Failure::Other(format!(
+        "{}: {problem}; `larder put {0} KEY VALUE` or `larder load {0} INPUT` makes one",
+        dir.display()
+    )))
 }
