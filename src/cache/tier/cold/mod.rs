@@ -19,17 +19,22 @@
 //! is in `shared.rs`, owned by the [`ColdTier`] and borrowed by its threads, which it joins before it drops (`crew.rs`).
 
 mod compaction_system;
+pub mod classes;
 pub mod compression;
 pub mod core;
 mod crew;
+pub mod dictionary;
 mod frontier;
+pub mod gate;
 mod handle;
 mod in_flight;
 mod inspect;
 mod iter;
+mod lookup;
 mod message;
 pub mod metadata_index;
 mod open;
+mod parameters;
 mod queue;
 pub mod report;
 pub mod serialization;
@@ -40,7 +45,7 @@ mod worker;
 mod writer;
 
 pub use handle::{ColdTier, Entry, Ttl};
-pub use inspect::{Damage, Inspection, VerifyReport, inspect, verify};
+pub use inspect::{Damage, Inspection, VerifyReport, explain, inspect, verify};
 pub use iter::Iter;
 pub use serialization::segment::LogKind;
 pub use state::CompactionState;
