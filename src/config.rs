@@ -119,12 +119,14 @@ pub enum Weights {
     /// 3 ns: the byte is written once (2 ns at 500 MB/s) and read once (1 ns at 1 GB/s). Right where whole segments
     /// expire and disk space is no concern.
     Speed,
-    /// 15 ns: by default a segment is compacted when a quarter of it is dead, so a byte that lives is in the long run
-    /// written four times (8 ns) and read back three times for that (6 ns at 500 MB/s), and read once by a hit (1 ns).
+    /// 40 ns: by default a segment is compacted when a quarter of it is dead, so a byte that lives is in the long run
+    /// written four times (8 ns) and read back three times for that (6 ns at 500 MB/s), and read once by a hit (1 ns):
+    /// 15 ns of the disk, of which there is one where there are several processors (twice that), and 10 ns, a hundredth
+    /// of [`Space`](Self::Space), for its place.
     #[default]
     Balanced,
-    /// 100 ns: the store is full, and a byte takes another's place: 1 KB more is one entry less, whose miss costs
-    /// 100 us at the origin.
+    /// 1 us: the store is full, and a byte takes another's place: 1 KB more is one entry less, whose miss costs 1 ms
+    /// at the origin.
     Space,
 }
 
@@ -133,8 +135,8 @@ impl Weights {
     pub fn byte_price_ns(self) -> f64 {
         match self {
             Self::Speed => 3.0,
-            Self::Balanced => 15.0,
-            Self::Space => 100.0,
+            Self::Balanced => 40.0,
+            Self::Space => 1000.0,
         }
     }
 }

@@ -441,7 +441,16 @@ fn a_tuning_that_fails_has_changed_nothing_and_leaves_no_file_behind() {
             assert!(nth >= 3, "{nth}");
             break;
         }
-        assert!(outcome.unwrap_err().is_full());
+        let Err(error) = outcome else {
+            // Only the explanation is missing, and the next tuning brings it.
+            assert_ne!(cold.compression(), before, "write {nth}");
+            assert_eq!(cold.explain().unwrap(), None, "write {nth}");
+            let report = tune(&cold);
+            assert_eq!(cold.explain().unwrap(), Some(report));
+            assert!(nth >= 3, "{nth}");
+            break;
+        };
+        assert!(error.is_full());
         if cold.compression() != before {
             wrong.push(format!("write {nth} failed, and {} is in force", cold.compression()));
         }
