@@ -35,15 +35,17 @@ pub mod io;
 
 pub use cache::stats::{ColdStats, RecoveryStats};
 pub use cache::tier::cold::report::{
-    Candidate, ClassReport, CleanupReport, CompactionReport, CompactionTask, CompressionChoice, RebuildReport, TaskReport,
-    TuningReport,
+    Candidate, ClassReport, CleanupReport, CompactionReport, CompactionTask, CompressionChoice,
+    RebuildReport, TaskReport, TuningReport,
 };
 pub use cache::tier::cold::{
     ColdTier, CompactionState, Damage, Entry, Inspection, Iter, LogKind, SegmentInfo, SegmentState, Ttl,
     VerifyReport, explain, inspect, verify,
 };
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use config::{CacheConfig, Codec, ColdTierConfig, Compression, Durability, Maintenance, QueueFull, Weights};
+pub use config::{
+    CacheConfig, Codec, ColdTierConfig, Compression, Durability, Maintenance, QueueFull, Weights,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use io::{Disk, DiskFile, OsDisk};
 

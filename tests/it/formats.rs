@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use larder::internals::serialization::dictionary::{decode_dictionary, dictionary_id, encode_dictionary};
 use larder::internals::serialization::edit::{
-    BLOCK_BYTES, ChoiceEntry, DictionaryEntry, Edit, ManifestState, ParametersEntry, SegmentEntry, SnapshotEntry,
-    SyncedTail, check_manifest_header, decode_edits, encode_edit, manifest_header,
+    BLOCK_BYTES, ChoiceEntry, DictionaryEntry, Edit, ManifestState, ParametersEntry, SegmentEntry,
+    SnapshotEntry, SyncedTail, check_manifest_header, decode_edits, encode_edit, manifest_header,
 };
 use larder::internals::serialization::footer::{FooterRow, TRAILER_BYTES, VerifiedTrailer, encode_footer};
 use larder::internals::serialization::record::{

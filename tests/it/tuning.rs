@@ -89,7 +89,8 @@ fn the_report_holds_the_whole_table_and_the_reason() {
         assert!(candidate.cost_ns > 0.0 && candidate.cost_ns.is_finite());
     }
     assert!(
-        report.common.reason.contains("ns") && report.common.reason.contains(&report.common.chosen.to_string()),
+        report.common.reason.contains("ns")
+            && report.common.reason.contains(&report.common.chosen.to_string()),
         "{}",
         report.common.reason
     );
@@ -318,7 +319,10 @@ fn too_few_entries_are_no_reason_to_change_anything() {
     let before = cold.compression();
     let report = tune(&cold);
     assert_eq!(report.sampled_entries, 99);
-    assert!(!report.changed && report.common.chosen == before && report.common.previous == before, "{report:?}");
+    assert!(
+        !report.changed && report.common.chosen == before && report.common.previous == before,
+        "{report:?}"
+    );
     assert!(report.common.reason.contains("99"), "{}", report.common.reason);
     assert_eq!(names(dir.path(), is_dictionary), Vec::<String>::new());
     put(&cold, &mut model, key(99), json(99, 1));

@@ -4,8 +4,8 @@
 use larder::internals::classes::{CLASS_BYTES_MAX, class_of};
 use larder::internals::gate::looks_random;
 use larder::{
-    Codec, ColdTier, ColdTierConfig, CompactionTask, Compression, ErrorKind, ManualClock, OsDisk, TuningReport,
-    Weights,
+    Codec, ColdTier, ColdTierConfig, CompactionTask, Compression, ErrorKind, ManualClock, OsDisk,
+    TuningReport, Weights,
 };
 
 use crate::scripted::{Gate, ScriptedDisk, Verdict};
@@ -38,7 +38,10 @@ fn fill(cold: &ColdTier<OsDisk, ManualClock>, model: &mut Model) {
     cold.flush().unwrap();
 }
 
-fn bytes_stored(cold: &ColdTier<OsDisk, ManualClock>, entries: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) -> u64 {
+fn bytes_stored(
+    cold: &ColdTier<OsDisk, ManualClock>,
+    entries: impl Iterator<Item = (Vec<u8>, Vec<u8>)>,
+) -> u64 {
     let before = cold.stats().stored_bytes_inserted;
     for (key, value) in entries {
         cold.insert(&key, &value).unwrap();
@@ -82,7 +85,11 @@ fn each_class_gets_what_suits_it_and_every_value_is_read_back() {
     let stored = large.raw_bytes as f64
         + small.raw_bytes as f64 / small.candidates[small.chosen_at.unwrap() as usize].ratio;
     let expected = (large.raw_bytes + small.raw_bytes) as f64 / stored;
-    assert!((report.expected_ratio / expected - 1.0).abs() < 0.01, "{} for {expected}", report.expected_ratio);
+    assert!(
+        (report.expected_ratio / expected - 1.0).abs() < 0.01,
+        "{} for {expected}",
+        report.expected_ratio
+    );
     assert_eq!(names(dir.path(), is_dictionary).len(), 1);
 
     let text = bytes_stored(&cold, (0..100).map(|n| (key(n), json(n, 1))));
@@ -317,16 +324,27 @@ fn a_dictionary_goes_when_no_class_and_no_segment_needs_it() {
     let first = names(dir.path(), is_dictionary);
     assert_eq!(first.len(), 1);
     // The small class becomes text of another kind; the large one stays, and is never stored anew.
+    let text = |n: u32, version: u32| -> Vec<u8> {
+        let line = |word| {
+            format!("line {word} of {n}: {:>9} lamps lit at dusk; ", (n * 7919 + word + version) % 997)
+        };
+        (0..12).map(line).collect::<String>().into_bytes()
+    };
     for n in 0..1000 {
         remove(&cold, &mut model, &key(n));
-        let text: String =
-            (0..12).map(|word| format!("line {word} of {n}: {:>9} lamps lit at dusk; ", (n * 7919 + word) % 997)).collect();
-        put(&cold, &mut model, format!("text {n}").into_bytes(), text.into_bytes());
+        put(&cold, &mut model, format!("text {n}").into_bytes(), text(n, 1));
     }
     let report = tune(&cold);
     assert!(report.changed && report.classes[3].chosen.codec == Codec::None, "{report:?}");
     assert!(!report.classes[3].changed, "{report:?}");
+    assert_eq!(names(dir.path(), is_dictionary).len(), 2, "segments still need the first one");
+    for n in 0..1000 {
+        put(&cold, &mut model, format!("text {n}").into_bytes(), text(n, 2));
+    }
     compact(&cold);
+    let users: Vec<_> =
+        cold.segments().into_iter().map(|it| (it.id, it.live_records, it.dictionaries)).collect();
+    assert!(users.iter().all(|(.., slots)| !slots.contains(&1)), "{users:?}");
     tune(&cold);
     let left = names(dir.path(), is_dictionary);
     assert!(!left.contains(&first[0]) && !left.is_empty(), "{first:?}, then {left:?}");

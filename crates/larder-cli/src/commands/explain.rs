@@ -45,7 +45,8 @@ pub fn run(args: &ExplainArgs, output: &Output) -> Result<Exit, Failure> {
 
 /// A tuning for people: the table and the reason of the common choice, then of each class that holds anything.
 pub fn print(report: &TuningReport, output: &Output) -> Result<(), Failure> {
-    let classes: Vec<&ClassReport> = report.classes.iter().filter(|class| class.sampled_entries > 0).collect();
+    let classes: Vec<&ClassReport> =
+        report.classes.iter().filter(|class| class.sampled_entries > 0).collect();
     output.line(format_args!(
         "{} entries sampled ({}), {:.0} % reads, weights: {}, {}",
         output::count(report.sampled_entries),

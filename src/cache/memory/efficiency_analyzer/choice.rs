@@ -2,8 +2,8 @@
 
 use super::trial::{Scope, Trial};
 use super::{
-    Analysis, CHANGE_MARGIN, Decision, DictionarySource, Findings, MeasuredCandidate, SAMPLES_MIN,
-    SAVING_RATIO, Sample, entropy_bits, samples_of,
+    Analysis, CHANGE_MARGIN, DICTIONARY_MARGIN, Decision, DictionarySource, Findings, MeasuredCandidate,
+    SAMPLES_MIN, SAVING_RATIO, Sample, entropy_bits, samples_of,
 };
 use crate::cache::tier::cold::report::Candidate;
 use crate::config::Codec;
@@ -37,33 +37,22 @@ impl std::fmt::Display for Present {
 /// If `candidates` is empty.
 pub fn choose(candidates: &[MeasuredCandidate], previous: Present, margin: f64) -> Decision {
     let cost = |index: usize| candidates[index].candidate.cost_ns;
-    let cheapest = |skipped: Option<usize>| {
-        (0..candidates.len())
-            .filter(|&index| Some(index) != skipped)
-            .min_by(|&a, &b| cost(a).total_cmp(&cost(b)))
-    };
     let figures = |index: usize| figures(&candidates[index]);
-    let best = cheapest(None).expect("candidates are never empty");
+    let all = 0..candidates.len();
+    let best = all.min_by(|&a, &b| cost(a).total_cmp(&cost(b))).expect("candidates are never empty");
     let Some(present) = place_of(candidates, previous) else {
         let reason = format!("{} is the cheapest; the present {previous} was not measured", figures(best));
         return Decision { index: best, changed: true, reason };
     };
     // The present choice's rival: the cheapest of the others, but a new dictionary only if it beats the present one at
-    // its best level by the margin as well. Else a mere change of level would swap equal dictionaries with it.
-    let keeps_dictionary =
-        |&index: &usize| matches!(candidates[index].dictionary, DictionarySource::Current(_));
-    let dictionary_kept =
-        (0..candidates.len()).filter(keeps_dictionary).min_by(|&a, &b| cost(a).total_cmp(&cost(b)));
-    let rival = match (cheapest(Some(present)), dictionary_kept) {
-        (Some(rival), Some(kept))
-            if kept != present
-                && matches!(candidates[rival].dictionary, DictionarySource::Trained(_))
-                && cost(rival) >= cost(kept) * (1.0 - CHANGE_MARGIN) =>
-        {
-            Some(kept)
-        }
-        (rival, _) => rival,
+    // its best level by its margin. Else a mere change of level would swap equal dictionaries with it.
+    let kept = |index: &usize| matches!(candidates[*index].dictionary, DictionarySource::Current(_));
+    let kept_ns = (0..candidates.len()).filter(kept).map(cost).min_by(f64::total_cmp).unwrap_or(f64::MAX);
+    let is_rival = |index: &usize| {
+        let is_new = matches!(candidates[*index].dictionary, DictionarySource::Trained(_));
+        *index != present && (!is_new || cost(*index) < kept_ns * (1.0 - DICTIONARY_MARGIN))
     };
+    let rival = (0..candidates.len()).filter(is_rival).min_by(|&a, &b| cost(a).total_cmp(&cost(b)));
     let Some(rival) = rival else {
         let reason = format!("{} stays: nothing else was measured", figures(present));
         return Decision { index: present, changed: false, reason };

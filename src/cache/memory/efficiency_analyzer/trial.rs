@@ -212,10 +212,12 @@ impl<'a, 'call> Trial<'a, 'call> {
         slots
     }
 
-    /// Whether the gate stops enough values of the class, and none that the best candidate would have shrunk.
+    /// Whether the gate stops enough values of the class, and none that the best candidate would have shrunk. The present
+    /// dictionaries are left out: they may hold the very values of this sample, which later values will not find there.
     fn judge_gate(&mut self, group: usize) {
         let stored = |contender: &&Contender| contender.measured[group].as_ref().map(|it| it.stored_bytes);
-        let measured = self.contenders.iter().filter(|contender| stored(contender).is_some());
+        let is_new = |contender: &&Contender| !matches!(contender.source, DictionarySource::Current(_));
+        let measured = self.contenders.iter().filter(is_new).filter(|contender| stored(contender).is_some());
         let Some(best) = measured.min_by_key(|contender| stored(contender)) else { return };
         let Group { class, holdout, .. } = &self.groups[group];
         let is_stopped = |sample: &&&Sample| {
@@ -223,8 +225,10 @@ impl<'a, 'call> Trial<'a, 'call> {
             looks_random(key, value)
         };
         let stopped: Vec<&&Sample> = holdout.iter().filter(is_stopped).collect();
-        let lost: usize =
-            stopped.iter().map(|sample| sample.raw.len() + FRAME_ROOM - best.store(sample, false).stored.len()).sum();
+        let lost: usize = stopped
+            .iter()
+            .map(|sample| sample.raw.len() + FRAME_ROOM - best.store(sample, false).stored.len())
+            .sum();
         let share = stopped.len() as f64 / holdout.len().max(1) as f64;
         let loss = lost as f64 / stored(&best).unwrap_or(0).max(1) as f64;
         let (share_min, loss_max) = match self.situation.classes[*class].gate {
@@ -331,8 +335,9 @@ impl<'a, 'call> Trial<'a, 'call> {
         Dictionary::new(1, bytes, level).map(Some)
     }
 
-    /// Times all candidates, turn and turn about.
-    pub(super) fn time(&mut self) -> Result<(), AnalysisError> {
+    /// Times all candidates, turn and turn about; once more, the best times of both count. The progress goes `from`
+    /// one share `to` another.
+    pub(super) fn time(&mut self, from: f32, to: f32) -> Result<(), AnalysisError> {
         let of_group = |group: usize| {
             let measured = |at: &usize| self.contenders[*at].measured[group].is_some();
             (0..self.contenders.len()).filter(measured).map(move |at| (group, at)).collect::<Vec<_>>()
@@ -343,7 +348,7 @@ impl<'a, 'call> Trial<'a, 'call> {
             if (self.should_stop)() {
                 return Err(AnalysisError::Stopped);
             }
-            (self.progress)(TIMING_FROM + (1.0 - TIMING_FROM) * turn as f32 / turns as f32);
+            (self.progress)(from + (to - from) * turn as f32 / turns as f32);
             let (group, at) = pairs[turn % pairs.len()];
             let Group { holdout, gate, .. } = &self.groups[group];
             let began = Instant::now();
@@ -386,7 +391,8 @@ impl<'a, 'call> Trial<'a, 'call> {
     /// The cost model of the analyzer's header, averaged over groups by their live entries.
     fn price(&self, contender: &Contender, groups: &[usize], scope: Scope) -> MeasuredCandidate {
         let Contender { choice, source, .. } = *contender;
-        let (mut weights, mut compress_ns, mut decompress_ns, mut stored, mut raw) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        let (mut weights, mut compress_ns, mut decompress_ns, mut stored, mut raw) =
+            (0.0, 0.0, 0.0, 0.0, 0.0);
         for &group in groups {
             let Some(measured) = &contender.measured[group] else { continue };
             let sampled = self.groups[group].holdout.len().max(1) as f64;

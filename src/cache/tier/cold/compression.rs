@@ -367,4 +367,3 @@ fn decode_zstd(
     });
     result.map(|_| ()).map_err(|code| DecodeError::Zstd(zstd_safe::get_error_name(code)))
 }
-

@@ -104,7 +104,7 @@ fn read_entry<D: Disk, C: Clock>(
     shared: &Shared<D, C>,
     entry: IndexEntry,
 ) -> Result<Option<(RecordMeta, Vec<u8>)>> {
-        with_buffer(|buffer| {
+    with_buffer(|buffer| {
         let hint = entry.size.bytes_max().unwrap_or(64 << 10);
         let meta = {
             let Some(guard) = shared.slab.read(entry.location.slot) else { return Ok(None) };

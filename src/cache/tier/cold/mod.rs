@@ -18,8 +18,8 @@
 //! The compaction thread waits for the writer; the writer waits for nobody. What callers and workers look at together
 //! is in `shared.rs`, owned by the [`ColdTier`] and borrowed by its threads, which it joins before it drops (`crew.rs`).
 
-mod compaction_system;
 pub mod classes;
+mod compaction_system;
 pub mod compression;
 pub mod core;
 mod crew;

@@ -188,13 +188,7 @@ impl<D: Disk, C: Clock> Draw<'_, D, C> {
     }
 
     /// Moves entries of a class from a stratum to the sample, reading more as needed.
-    fn take(
-        &mut self,
-        stratum: usize,
-        class: usize,
-        quota: usize,
-        samples: &mut Vec<Sample>,
-    ) -> Result<()> {
+    fn take(&mut self, stratum: usize, class: usize, quota: usize, samples: &mut Vec<Sample>) -> Result<()> {
         for _ in 0..quota {
             while self.strata[stratum].pool[class].is_empty() {
                 if !self.draw(stratum)? {

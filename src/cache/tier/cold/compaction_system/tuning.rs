@@ -113,7 +113,10 @@ impl CompactionSystem {
                 gate: way(&now).is_some_and(|parameters| parameters.gate),
                 reason: match (fixed, applied.no_slot) {
                     (true, _) => {
-                        format!("the configuration fixes {}; measured only. {}", previous[at], findings.reason)
+                        format!(
+                            "the configuration fixes {}; measured only. {}",
+                            previous[at], findings.reason
+                        )
                     }
                     (_, true) => format!("no dictionary slot is free; nothing changes. {}", findings.reason),
                     _ => findings.reason.clone(),
