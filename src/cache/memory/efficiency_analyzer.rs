@@ -308,7 +308,9 @@ impl MemoryEfficiencyAnalyzer {
             trial.time(CONFIRMED_FROM, 1.0)?;
             analysis = choice::decide(&trial, samples);
         }
-        let trained = trial.into_trained();
+        let mut chosen = vec![analysis.common.chosen.dictionary];
+        chosen.extend(analysis.classes.iter().map(|class| class.chosen.dictionary));
+        let trained = trial.into_trained(&chosen);
         progress(1.0);
         Ok(Analysis { trained, ..analysis })
     }

@@ -80,6 +80,8 @@ pub(super) struct Trial<'a, 'call> {
     dictionary_bytes: &'static [usize],
     contenders: Vec<Contender>,
     trained: Vec<Vec<u8>>,
+    /// What each was trained on, and to which size at most.
+    recipes: Vec<(Vec<usize>, usize)>,
     steps_done: u32,
     steps_planned: u32,
     progress: &'call mut dyn FnMut(f32),
@@ -121,6 +123,7 @@ impl<'a, 'call> Trial<'a, 'call> {
             dictionary_bytes,
             contenders: Vec::new(),
             trained: Vec::new(),
+            recipes: Vec::new(),
             steps_done: 0,
             progress,
             should_stop,
@@ -131,7 +134,25 @@ impl<'a, 'call> Trial<'a, 'call> {
         &self.situation
     }
 
-    pub(super) fn into_trained(self) -> Vec<Vec<u8>> {
+    /// The dictionaries. Those that were chosen are trained anew on the whole sample: what was held out has served its
+    /// purpose, and a third more to learn from makes small samples' dictionaries better.
+    pub(super) fn into_trained(mut self, chosen: &[DictionarySource]) -> Vec<Vec<u8>> {
+        for (at, (groups, bytes_max)) in self.recipes.iter().enumerate() {
+            if !chosen.contains(&DictionarySource::Trained(at)) {
+                continue;
+            }
+            let parts = |&group: &usize| {
+                let Group { training, holdout, .. } = &self.groups[group];
+                training.iter().chain(holdout)
+            };
+            let mut samples: Vec<&Sample> = groups.iter().flat_map(parts).copied().collect();
+            fastrand::Rng::with_seed(samples.len() as u64).shuffle(&mut samples);
+            cap(&mut samples, TRAINING_BYTES_MAX);
+            let raws: Vec<&[u8]> = samples.iter().map(|sample| &sample.raw[..]).collect();
+            if let Some(bytes) = train_dictionary(&raws, *bytes_max) {
+                self.trained[at] = bytes;
+            }
+        }
         self.trained
     }
 
@@ -165,15 +186,28 @@ impl<'a, 'call> Trial<'a, 'call> {
         }
         let hopeful: Vec<usize> =
             (0..self.groups.len()).filter(|&group| !self.groups[group].hopeless).collect();
-        if hopeful.is_empty() {
-            return Ok(());
+        if !hopeful.is_empty() {
+            self.select_for(&hopeful, &present)?;
         }
+        // Also for those that nothing shrinks: a class too small for a choice of its own follows the common one.
+        for group in 0..self.groups.len() {
+            self.judge_gate(group);
+        }
+        Ok(())
+    }
+
+    /// Takes up everything there is for the classes that can be shrunk.
+    fn select_for(
+        &mut self,
+        hopeful: &[usize],
+        present: &[CompressionParameters],
+    ) -> Result<(), AnalysisError> {
         let mut common = Vec::new();
         for &bytes in self.dictionary_bytes {
-            common.push(self.train(&hopeful, bytes)?);
+            common.push(self.train(hopeful, bytes)?);
         }
         let slots: Vec<u8> = self.slots_in_use();
-        for &group in &hopeful {
+        for &group in hopeful {
             let mut trained = common.clone();
             // A class that is all there is learns nothing new from itself.
             if hopeful.len() > 1 {
@@ -181,7 +215,7 @@ impl<'a, 'call> Trial<'a, 'call> {
                     trained.push(self.train(&[group], bytes)?);
                 }
             }
-            for &parameters in &present {
+            for &parameters in present {
                 self.try_present(group, parameters)?;
             }
             for &level in self.levels {
@@ -193,9 +227,6 @@ impl<'a, 'call> Trial<'a, 'call> {
                     self.try_trained(group, dictionary, level)?;
                 }
             }
-        }
-        for group in hopeful {
-            self.judge_gate(group);
         }
         Ok(())
     }
@@ -251,6 +282,7 @@ impl<'a, 'call> Trial<'a, 'call> {
         let raws: Vec<&[u8]> = training.iter().map(|sample| &sample.raw[..]).collect();
         let Some(bytes) = train_dictionary(&raws, bytes_max) else { return Ok(None) };
         self.trained.push(bytes);
+        self.recipes.push((groups.to_vec(), bytes_max));
         Ok(Some(self.trained.len() - 1))
     }
 
@@ -350,10 +382,12 @@ impl<'a, 'call> Trial<'a, 'call> {
             }
             (self.progress)(from + (to - from) * turn as f32 / turns as f32);
             let (group, at) = pairs[turn % pairs.len()];
-            let Group { holdout, gate, .. } = &self.groups[group];
+            let Group { holdout, gate, hopeless, .. } = &self.groups[group];
+            // Where nothing shrinks, the gate would hide what the attempts cost.
+            let gate = *gate && !hopeless;
             let began = Instant::now();
             loop {
-                self.contenders[at].time_once(group, holdout, *gate);
+                self.contenders[at].time_once(group, holdout, gate);
                 if holdout.is_empty() || began.elapsed() >= TURN_TIME {
                     break;
                 }

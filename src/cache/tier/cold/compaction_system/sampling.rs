@@ -23,8 +23,9 @@ const STRATUM_ENTRIES: usize = 4096;
 const PILOT_ENTRIES: usize = 64;
 /// Entries read for each one that is wanted, at most.
 const LOOKUPS_FOR_ONE: usize = 4;
-/// Raw bytes of a sample at most.
-const SAMPLE_BYTES_MAX: usize = 64 << 20;
+/// Raw bytes read from one stratum at most: a few huge values must not keep the small ones from being sampled. The one
+/// that reaches the limit may exceed it.
+const STRATUM_BYTES_MAX: usize = 32 << 20;
 /// A class with this share of the raw bytes is to be sampled [`SAMPLES_MIN`] times, if it has that many entries.
 const CLASS_SHARE_MIN: f64 = 0.05;
 /// Sampling takes the first part of a tuning.
@@ -47,8 +48,9 @@ struct Stratum {
     seen: u64,
     /// Some of them, each as likely as the next, in random order.
     kept: Vec<EntryId>,
-    /// Those of `kept` that were read.
+    /// Those of `kept` that were read, and their raw bytes.
     drawn: usize,
+    bytes: usize,
     /// What was read and is not in the sample yet, by class.
     pool: [Vec<Sample>; CLASSES],
     /// Read in all, by class, and their raw bytes.
@@ -83,7 +85,7 @@ impl CompactionSystem {
     pub(super) fn sample_entries<D: Disk, C: Clock>(&self, shared: &Shared<D, C>) -> Result<Sampled> {
         let wanted = shared.config.sample_entries_max;
         let (strata, scale) = strata_of(shared);
-        let mut draw = Draw { system: self, shared, strata, wanted, lookups: 0, bytes: 0 };
+        let mut draw = Draw { system: self, shared, strata, wanted, lookups: 0 };
         for stratum in 0..CLASSES {
             let pilot = PILOT_ENTRIES.min(wanted / CLASSES);
             while draw.strata[stratum].drawn < pilot && draw.draw(stratum)? {}
@@ -160,7 +162,6 @@ struct Draw<'a, D: Disk, C: Clock> {
     strata: [Stratum; CLASSES],
     wanted: usize,
     lookups: usize,
-    bytes: usize,
 }
 
 impl<D: Disk, C: Clock> Draw<'_, D, C> {
@@ -168,7 +169,7 @@ impl<D: Disk, C: Clock> Draw<'_, D, C> {
     fn draw(&mut self, stratum: usize) -> Result<bool> {
         let place = &mut self.strata[stratum];
         let Some(&id) = place.kept.get(place.drawn) else { return Ok(false) };
-        if self.lookups >= LOOKUPS_FOR_ONE * self.wanted || self.bytes > SAMPLE_BYTES_MAX {
+        if self.lookups >= LOOKUPS_FOR_ONE * self.wanted || place.bytes > STRATUM_BYTES_MAX {
             return Ok(false);
         }
         self.system.check_stop(self.shared)?;
@@ -176,7 +177,7 @@ impl<D: Disk, C: Clock> Draw<'_, D, C> {
         self.lookups += 1;
         if let Lookup::Found(meta, raw) = lookup(self.shared, id)? {
             let class = class_of(raw.len());
-            self.bytes += raw.len();
+            place.bytes += raw.len();
             place.found[class] += 1;
             place.found_bytes[class] += raw.len() as u64;
             place.pool[class].push(Sample { raw, key_len: meta.key_len as usize });
