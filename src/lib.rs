@@ -36,16 +36,16 @@ pub mod io;
 pub use cache::eviction::{Eviction, EvictionReason};
 pub use cache::stats::{ColdStats, RecoveryStats};
 pub use cache::tier::cold::report::{
-    Candidate, CleanupReport, CompactionReport, CompactionTask, CompressionChoice, RebuildReport, TaskReport,
-    TuningReport,
+    Candidate, ClassReport, CleanupReport, CompactionReport, CompactionTask, CompressionChoice,
+    RebuildReport, TaskReport, TuningReport,
 };
 pub use cache::tier::cold::{
     ColdTier, CompactionState, Damage, Entry, Inspection, Iter, LogKind, SegmentInfo, SegmentState, Ttl,
-    VerifyReport, inspect, verify,
+    VerifyReport, explain, inspect, verify,
 };
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{
-    Admission, CacheConfig, Codec, ColdTierConfig, Compression, Durability, Maintenance, QueueFull,
+    Admission, CacheConfig, Codec, ColdTierConfig, Compression, Durability, Maintenance, QueueFull, Weights,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use io::{Disk, DiskFile, OsDisk};
@@ -54,5 +54,7 @@ pub use io::{Disk, DiskFile, OsDisk};
 #[doc(hidden)]
 pub mod internals {
     pub use crate::cache::memory::efficiency_analyzer;
-    pub use crate::cache::tier::cold::{compression, core, metadata_index, report, serialization};
+    pub use crate::cache::tier::cold::{
+        classes, compression, core, dictionary, gate, metadata_index, report, serialization,
+    };
 }

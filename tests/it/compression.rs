@@ -5,12 +5,12 @@ use std::sync::LazyLock;
 
 use larder::Codec;
 use larder::internals::compression::{
-    CodecId, CompressionParameters, DecodeError, Dictionary, DictionaryTable, Encoded, FRAME_ROOM, compress,
-    decompress, saves_enough, train_dictionary,
+    CodecId, CompressionParameters, DecodeError, Encoded, FRAME_ROOM, compress, decompress, saves_enough,
 };
+use larder::internals::dictionary::{Dictionary, DictionaryTable, train_dictionary};
 use larder::internals::efficiency_analyzer::{
-    Analysis, AnalysisError, CHANGE_MARGIN, DictionarySource, MemoryEfficiencyAnalyzer, Sample, Situation,
-    Weights, choose, entropy_bits,
+    Analysis, AnalysisError, CHANGE_MARGIN, DictionarySource, MemoryEfficiencyAnalyzer, Present, Sample,
+    Situation, Weights, choose, entropy_bits,
 };
 use proptest::prelude::*;
 
@@ -51,7 +51,8 @@ fn random_bytes(len: usize, seed: u64) -> Vec<u8> {
 }
 
 fn encode(codec: Codec, dictionary: Option<&Dictionary>, key: &[u8], value: &[u8]) -> Encoded {
-    let parameters = CompressionParameters { codec, dictionary: dictionary.map_or(0, Dictionary::slot) };
+    let parameters =
+        CompressionParameters { codec, dictionary: dictionary.map_or(0, Dictionary::slot), gate: false };
     compress(key, value, parameters, dictionary, FRAME_ROOM)
 }
 
@@ -115,7 +116,8 @@ fn stored_bytes_are_allocated_once_behind_the_headroom_and_carry_neither_magic_n
     for (codec, dictionary) in
         CODECS.map(|codec| (codec, None)).into_iter().chain([(Codec::Zstd(3), Some(&dictionary))])
     {
-        let parameters = CompressionParameters { codec, dictionary: dictionary.map_or(0, Dictionary::slot) };
+        let parameters =
+            CompressionParameters { codec, dictionary: dictionary.map_or(0, Dictionary::slot), gate: false };
         let encoded = compress(key, value, parameters, dictionary, 40);
         assert_eq!(encoded.stored.capacity(), encoded.stored.len());
         assert_eq!(encoded.stored[..40], [0; 40]);
@@ -241,8 +243,8 @@ fn codec_numbers_on_disk_are_frozen() {
 fn parameters_survive_the_atomic_and_unknown_bits_mean_no_compression() {
     for level in i8::MIN..=i8::MAX {
         for codec in [Codec::None, Codec::Lz4, Codec::Zstd(level)] {
-            for dictionary in [0, 1, 255] {
-                let parameters = CompressionParameters { codec, dictionary };
+            for (dictionary, gate) in [(0, false), (1, true), (255, false), (255, true)] {
+                let parameters = CompressionParameters { codec, dictionary, gate };
                 assert_eq!(CompressionParameters::from_bits(parameters.to_bits()), parameters);
             }
         }
@@ -279,8 +281,11 @@ fn values_stored_at_another_level_stay_readable() {
     let id = dictionary.id();
     let bytes = raw(&RECORDS[1000]);
     let encoded = encode(Codec::Zstd(1), Some(&dictionary), &RECORDS[1000].0, &RECORDS[1000].1);
-    dictionary.set_level(9);
-    assert_eq!((dictionary.level(), dictionary.id()), (9, id));
+    dictionary.set_levels(&[9, 3]);
+    assert_eq!((dictionary.levels().collect::<Vec<_>>(), dictionary.id()), (vec![9, 3], id));
+    // Nothing in force uses it: it keeps what it has.
+    dictionary.set_levels(&[]);
+    assert_eq!(dictionary.levels().count(), 2);
     assert_eq!(decode(&encoded, Some(&dictionary), bytes.len()).expect("sound"), bytes);
 }
 
@@ -298,7 +303,7 @@ fn the_table_hands_out_each_slot_once_and_never_slot_zero() {
     }
     assert_eq!((table.free_slot(), table.count(), table.total_bytes()), (None, 255, 255 * 16));
     assert_eq!(table.remove(77).map(|dictionary| dictionary.slot()), Some(77));
-    assert!(table.remove(77).is_none() && table.read(77).is_none() && !table.set_level(77, 3));
+    assert!(table.remove(77).is_none() && table.read(77).is_none() && !table.set_levels(77, &[3]));
     assert_eq!(table.free_slot(), Some(77));
     assert_eq!(table.slots().len(), 254);
 }
@@ -319,7 +324,7 @@ fn readers_go_on_while_the_level_changes() {
             });
         }
         for level in [3, 6, 9, 1, 3] {
-            assert!(table.set_level(1, level));
+            assert!(table.set_levels(1, &[level]));
         }
     });
 }
@@ -334,8 +339,26 @@ fn random_samples(count: u64, len: usize) -> Vec<Sample> {
     (0..count).map(|seed| Sample { raw: random_bytes(len, seed), key_len: 8 }).collect()
 }
 
-const SITUATION: Situation<'static> =
-    Situation { read_share: 0.5, live_entries: 12_000, codec: Codec::Zstd(1), dictionary: None };
+static EMPTY_TABLE: LazyLock<DictionaryTable> = LazyLock::new(DictionaryTable::new);
+
+/// A store of 12,000 entries of every class that has been tuned to zstd 1 without a dictionary.
+fn situation() -> Situation<'static> {
+    situation_with(CompressionParameters::plain(Codec::Zstd(1)), &EMPTY_TABLE)
+}
+
+fn situation_with(parameters: CompressionParameters, dictionaries: &DictionaryTable) -> Situation<'_> {
+    Situation {
+        read_share: 0.5,
+        class_entries: [0, 12_000, 0, 0],
+        common: parameters,
+        classes: [parameters; 4],
+        dictionaries,
+        settled: true,
+    }
+}
+
+/// Only zstd 1 alone.
+const PRESENT: Present = Present { codec: Codec::Zstd(1), dictionary: DictionarySource::None };
 
 fn analyze(samples: &[Sample], situation: Situation<'_>) -> Analysis {
     let mut last = -1.0;
@@ -346,30 +369,32 @@ fn analyze(samples: &[Sample], situation: Situation<'_>) -> Analysis {
     let analyzer = MemoryEfficiencyAnalyzer::new(Weights::Balanced, 42);
     let analysis = analyzer.analyze(samples, situation, &mut progress, &|| false).expect("analysis");
     assert_eq!(last, 1.0);
-    assert!(analysis.candidates.is_sorted_by_key(|measured| measured.candidate.cost_ns));
+    assert!(analysis.common.candidates.is_sorted_by_key(|measured| measured.candidate.cost_ns));
     analysis
 }
 
 #[test]
-fn json_records_get_a_dictionary_and_a_ratio_of_6_3_with_it_counted_twice() {
-    let analysis = analyze(&json_samples(0..1000), SITUATION);
-    let chosen = analysis.chosen();
-    assert!(analysis.decision.changed && analysis.enough_samples);
-    assert!(matches!(chosen.dictionary, DictionarySource::Trained(_)), "{}", analysis.decision.reason);
-    let raw_bytes = analysis.sampled_bytes as f64 / 1000.0;
+fn json_records_get_a_dictionary_and_a_ratio_of_6_7_with_it_counted_twice() {
+    let analysis = analyze(&json_samples(0..1000), situation());
+    let common = &analysis.common;
+    let chosen = &common.candidates[common.chosen_at.expect("measured")];
+    assert!(common.changed && analysis.enough_samples);
+    assert!(matches!(chosen.dictionary, DictionarySource::Trained(_)), "{}", common.reason);
+    let raw_bytes = common.sampled_bytes as f64 / 1000.0;
     let share = 2.0 * f64::from(chosen.candidate.choice.dictionary_bytes) / 12_000.0;
     let ratio = raw_bytes / (raw_bytes / chosen.candidate.ratio + share);
-    assert!(ratio >= 6.3, "{ratio}: {}", analysis.decision.reason);
-    assert!((4.0..6.0).contains(&analysis.entropy_bits));
+    assert!(ratio >= 6.7, "{ratio}: {}", common.reason);
+    assert!((4.0..6.0).contains(&common.entropy_bits));
 }
 
 #[test]
 fn random_bytes_are_stored_as_they_are_whatever_their_size() {
     for (count, len) in [(400, 64), (400, 940), (40, 65_536)] {
-        let analysis = analyze(&random_samples(count, len), SITUATION);
-        assert!(analysis.entropy_bits > 7.9 && analysis.trained.is_empty());
+        let analysis = analyze(&random_samples(count, len), situation());
+        assert!(analysis.common.entropy_bits > 7.9 && analysis.trained.is_empty());
         if analysis.enough_samples {
-            assert_eq!(analysis.chosen().candidate.choice.codec, Codec::None, "{}", analysis.decision.reason);
+            assert_eq!(analysis.common.chosen.codec, Codec::None, "{}", analysis.common.reason);
+            assert!(analysis.classes.iter().all(|class| class.chosen.codec == Codec::None && !class.gate));
         }
     }
 }
@@ -377,26 +402,26 @@ fn random_bytes_are_stored_as_they_are_whatever_their_size() {
 #[test]
 fn the_present_dictionary_stays_while_it_fits() {
     let samples = json_samples(0..1000);
-    let first = analyze(&samples, SITUATION);
+    let first = analyze(&samples, situation());
     let (DictionarySource::Trained(index), Codec::Zstd(level)) =
-        (first.chosen().dictionary, first.chosen().candidate.choice.codec)
+        (first.common.chosen.dictionary, first.common.chosen.codec)
     else {
-        panic!("no dictionary: {}", first.decision.reason);
+        panic!("no dictionary: {}", first.common.reason);
     };
-    let present = Dictionary::new(4, first.trained[index].clone(), level).expect("valid");
-    let situation = Situation { codec: Codec::Zstd(level), dictionary: Some(&present), ..SITUATION };
-    let second = analyze(&json_samples(1000..2000), situation);
+    let table = DictionaryTable::new();
+    table.install(Dictionary::new(4, first.trained[index].clone(), level).expect("valid"));
+    let parameters = CompressionParameters { codec: Codec::Zstd(level), dictionary: 4, gate: false };
+    let second = analyze(&json_samples(1000..2000), situation_with(parameters, &table));
     // The level may change with the noise of the clock; the dictionary must not.
-    assert_eq!(second.chosen().dictionary, DictionarySource::Current, "{}", second.decision.reason);
+    assert_eq!(second.common.chosen.dictionary, DictionarySource::Current(4), "{}", second.common.reason);
+    assert!(second.classes.iter().all(|class| !class.is_own), "one class is no reason for two choices");
 }
 
 #[test]
 fn a_change_must_beat_the_present_choice_by_the_margin() {
-    let analysis = analyze(&json_samples(0..200), SITUATION);
-    let mut candidates = analysis.candidates;
-    let present = SITUATION.choice();
-    let place =
-        candidates.iter().position(|measured| measured.candidate.choice == present).expect("measured");
+    let analysis = analyze(&json_samples(0..200), situation());
+    let mut candidates = analysis.common.candidates;
+    let place = candidates.iter().position(|measured| measured.way() == PRESENT).expect("measured");
     for measured in &mut candidates {
         measured.candidate.cost_ns = 1000.0;
     }
@@ -405,31 +430,36 @@ fn a_change_must_beat_the_present_choice_by_the_margin() {
         [(1000.0 * (1.0 - CHANGE_MARGIN) + 1.0, false), (1000.0 * (1.0 - CHANGE_MARGIN) - 1.0, true)]
     {
         candidates[rival].candidate.cost_ns = cost_ns;
-        let decision = choose(&candidates, present);
+        let decision = choose(&candidates, PRESENT, CHANGE_MARGIN);
         assert_eq!(decision.changed, wins, "{}", decision.reason);
         assert_eq!(decision.index, if wins { rival } else { place });
         assert!(decision.reason.contains("zstd 1"), "{}", decision.reason);
+        // Nobody has chosen it, so nothing speaks for it.
+        assert!(choose(&candidates, PRESENT, 0.0).changed);
     }
 }
 
 #[test]
 fn a_new_level_does_not_swap_the_dictionary_for_an_equal_one() {
-    let present = dictionary(4, 1);
-    let situation = Situation { dictionary: Some(&present), ..SITUATION };
-    let mut candidates = analyze(&json_samples(0..1000), situation).candidates;
+    let table = DictionaryTable::new();
+    table.install(dictionary(4, 1));
+    let parameters = CompressionParameters { codec: Codec::Zstd(1), dictionary: 4, gate: false };
+    let present = Present { codec: Codec::Zstd(1), dictionary: DictionarySource::Current(4) };
+    let mut candidates =
+        analyze(&json_samples(0..1000), situation_with(parameters, &table)).common.candidates;
     let place = |source: DictionarySource, level: i8| {
         let mut all = candidates.iter();
         all.position(|it| it.dictionary == source && it.candidate.choice.codec == Codec::Zstd(level))
             .expect("measured")
     };
-    let (kept, new) = (place(DictionarySource::Current, 3), place(DictionarySource::Trained(0), 3));
+    let (kept, new) = (place(DictionarySource::Current(4), 3), place(DictionarySource::Trained(0), 3));
     for measured in &mut candidates {
         measured.candidate.cost_ns = 2000.0;
     }
     candidates[kept].candidate.cost_ns = 1000.0;
-    for (cost_ns, winner) in [(960.0, kept), (940.0, new)] {
+    for (cost_ns, winner) in [(910.0, kept), (890.0, new)] {
         candidates[new].candidate.cost_ns = cost_ns;
-        let decision = choose(&candidates, situation.choice());
+        let decision = choose(&candidates, present, CHANGE_MARGIN);
         assert_eq!((decision.index, decision.changed), (winner, true), "{}", decision.reason);
     }
 }
@@ -437,24 +467,23 @@ fn a_new_level_does_not_swap_the_dictionary_for_an_equal_one() {
 #[test]
 fn too_few_entries_are_measured_but_change_nothing() {
     for count in [0, 1, 3, 7, 8, 50, 99] {
-        let analysis = analyze(&json_samples(0..count), SITUATION);
-        assert!(!analysis.enough_samples && !analysis.decision.changed);
-        assert_eq!(analysis.chosen().candidate.choice, SITUATION.choice());
-        assert!(
-            analysis.decision.reason.contains(&format!("only {count} entries")),
-            "{}",
-            analysis.decision.reason
-        );
+        let analysis = analyze(&json_samples(0..count), situation());
+        assert!(!analysis.enough_samples && !analysis.common.changed);
+        assert!(analysis.classes.iter().all(|class| !class.changed && class.chosen == PRESENT));
+        assert_eq!(analysis.common.chosen, PRESENT);
+        let reason = &analysis.common.reason;
+        assert!(reason.contains(&format!("only {count} entries")), "{reason}");
     }
 }
 
 #[test]
 fn equal_seeds_measure_equal_ratios_and_train_equal_dictionaries() {
     let samples = json_samples(0..300);
-    let (one, other) = (analyze(&samples, SITUATION), analyze(&samples, SITUATION));
+    let (one, other) = (analyze(&samples, situation()), analyze(&samples, situation()));
     assert_eq!(one.trained, other.trained);
     let ratios = |analysis: &Analysis| {
         let mut ratios: Vec<_> = analysis
+            .common
             .candidates
             .iter()
             .map(|measured| (measured.candidate.choice.to_string(), measured.candidate.ratio.to_bits()))
@@ -471,7 +500,7 @@ fn a_stopped_analysis_says_so() {
     for allowed in [0, 1, 5] {
         let asked = std::cell::Cell::new(0);
         let should_stop = || asked.replace(asked.get() + 1) >= allowed;
-        let result = analyzer.analyze(&json_samples(0..200), SITUATION, &mut |_| (), &should_stop);
+        let result = analyzer.analyze(&json_samples(0..200), situation(), &mut |_| (), &should_stop);
         assert!(matches!(result, Err(AnalysisError::Stopped)));
     }
 }
@@ -480,11 +509,11 @@ fn a_stopped_analysis_says_so() {
 fn odd_situations_give_finite_costs() {
     let samples = json_samples(0..120);
     for read_share in [f64::NAN, -3.0, 7.0, f64::INFINITY] {
-        let analysis = analyze(&samples, Situation { read_share, live_entries: 0, ..SITUATION });
-        assert!(analysis.candidates.iter().all(|measured| measured.candidate.cost_ns.is_finite()));
+        let analysis = analyze(&samples, Situation { read_share, class_entries: [0; 4], ..situation() });
+        assert!(analysis.common.candidates.iter().all(|measured| measured.candidate.cost_ns.is_finite()));
     }
     let odd = [Sample { raw: b"abc".to_vec(), key_len: 99 }];
-    assert!(!analyze(&odd, SITUATION).decision.changed);
+    assert!(!analyze(&odd, situation()).common.changed);
 }
 
 #[test]

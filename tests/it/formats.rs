@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use larder::internals::serialization::dictionary::{decode_dictionary, dictionary_id, encode_dictionary};
 use larder::internals::serialization::edit::{
-    BLOCK_BYTES, DictionaryEntry, Edit, ManifestState, ParametersEntry, SegmentEntry, SnapshotEntry,
-    SyncedTail, check_manifest_header, decode_edits, encode_edit, manifest_header,
+    BLOCK_BYTES, ChoiceEntry, DictionaryEntry, Edit, ManifestState, ParametersEntry, SegmentEntry,
+    SnapshotEntry, SyncedTail, check_manifest_header, decode_edits, encode_edit, manifest_header,
 };
 use larder::internals::serialization::footer::{FooterRow, TRAILER_BYTES, VerifiedTrailer, encode_footer};
 use larder::internals::serialization::record::{
@@ -296,13 +296,23 @@ fn golden_entry(segment_id: u64, is_sealed: bool) -> SegmentEntry {
     }
 }
 
-const PARAMETERS: ParametersEntry =
-    ParametersEntry { codec: 2, level: -5, dictionary: 9, expected_ratio: 6.25, since_file_id: 31 };
+const fn choice(codec: u8, level: i8, dictionary: u8, gate: u8) -> ChoiceEntry {
+    ChoiceEntry { codec, level, dictionary, gate }
+}
+
+const PARAMETERS: ParametersEntry = ParametersEntry {
+    common: choice(2, -5, 9, 0),
+    classes: [choice(2, -5, 9, 0), choice(2, 12, 9, 1), choice(1, 0, 0, 0), choice(0, 0, 0, 0)],
+    expected_ratio: 6.25,
+    since_file_id: 31,
+};
 const SNAPSHOT: SnapshotEntry = SnapshotEntry { id: 50, covers: 900, covers_edit: 11, file_bytes: 20_000 };
 const TAIL: SyncedTail = SyncedTail { segment_id: 42, records_end: 4096, shadow_max: 1009 };
 
 fn parameter_fields(fields: Fields) -> Fields {
-    fields.put(2u8, 1).put((-5i8) as u8, 1).put(9u8, 1).put(6.25f32.to_bits(), 4).put(31u8, 8)
+    // Common, then the classes: codec, level, dictionary, gate.
+    let choices = "02fb0900 02fb0900 020c0901 01000000 00000000";
+    fields.raw(&hex(choices)).put(6.25f32.to_bits(), 4).put(31u8, 8)
 }
 
 fn snapshot_fields(fields: Fields) -> Fields {
@@ -719,11 +729,15 @@ fn any_entry() -> impl Strategy<Value = SegmentEntry> {
 }
 
 fn any_parameters() -> impl Strategy<Value = ParametersEntry> {
-    (any::<u8>(), any::<i8>(), any::<u8>(), -1e6f32..1e6, any::<u64>()).prop_map(
-        |(codec, level, dictionary, expected_ratio, since_file_id)| ParametersEntry {
-            codec,
-            level,
-            dictionary,
+    let any_choice = || {
+        any::<(u8, i8, u8, u8)>()
+            .prop_map(|(codec, level, dictionary, gate)| choice(codec, level, dictionary, gate))
+    };
+    let classes = [any_choice(), any_choice(), any_choice(), any_choice()];
+    (any_choice(), classes, -1e6f32..1e6, any::<u64>()).prop_map(
+        |(common, classes, expected_ratio, since_file_id)| ParametersEntry {
+            common,
+            classes,
             expected_ratio,
             since_file_id,
         },
@@ -973,7 +987,7 @@ fn make_the_fixture() {
         cold.insert(&key(n), &json(n, 1)).unwrap();
     }
     let report = tune(&cold);
-    assert!(report.changed && report.chosen.dictionary_bytes > 0, "{report:?}");
+    assert!(report.changed && report.common.chosen.dictionary_bytes > 0, "{report:?}");
     for n in 36..300 {
         cold.remove(&key(n)).unwrap();
     }

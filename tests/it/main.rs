@@ -14,3 +14,4 @@ mod regressions; // bugs that were found, each with the sequence that showed it
 mod tidy; // rules of the house that no compiler checks
 mod torn_tail; // a killed store, its segment cut at every length
 mod tuning; // what is measured, decided, applied, kept and cleaned up
+mod tuning_classes; // choices by size, the gate, the explanation, several dictionaries

@@ -132,13 +132,13 @@ impl Glance {
             stats.expired_bytes += segment.expired_bytes;
         }
         let parameters = &loaded.state.parameters;
-        let codec = match CodecId::from_u8(parameters.codec) {
+        let codec = match CodecId::from_u8(parameters.common.codec) {
             Some(CodecId::Lz4) => Codec::Lz4,
-            Some(CodecId::Zstd) => Codec::Zstd(parameters.level),
+            Some(CodecId::Zstd) => Codec::Zstd(parameters.common.level),
             _ => Codec::None,
         };
         let dictionary =
-            found.dictionaries.read(parameters.dictionary).as_ref().map(|known| known.bytes().len());
+            found.dictionaries.read(parameters.common.dictionary).as_ref().map(|known| known.bytes().len());
         let compression = match dictionary {
             Some(bytes) => format!("{codec} + {} KiB dictionary", bytes.div_ceil(1024)),
             None => codec.to_string(),

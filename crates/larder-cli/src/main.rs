@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 use commands::tasks::{Task, TaskArgs};
-use commands::{bench, del, demo, get, inspect, load, put, report, stats, tasks, verify, watch};
+use commands::{bench, del, demo, explain, get, inspect, load, put, report, stats, tasks, verify, watch};
 use failure::{Exit, Failure};
 use output::Output;
 
@@ -71,6 +71,8 @@ enum Command {
     Expire(TaskArgs),
     /// Measure the live data and choose codec and dictionary for later writes and compactions.
     Tune(TaskArgs),
+    /// Show what the last tuning measured and chose, and why, of a store that no process has open.
+    Explain(explain::ExplainArgs),
 }
 
 fn main() -> ExitCode {
@@ -99,6 +101,7 @@ fn run(command: &Command, output: &Output) -> Result<Exit, Failure> {
         Command::Compact(args) => tasks::run(Task::Compact, args, output),
         Command::Expire(args) => tasks::run(Task::Expire, args, output),
         Command::Tune(args) => tasks::run(Task::Tune, args, output),
+        Command::Explain(args) => explain::run(args, output),
     }
 }
 

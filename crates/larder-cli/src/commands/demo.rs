@@ -228,8 +228,8 @@ impl Demo<'_> {
         match done {
             TaskReport::OptimizeCompression(tuning) => {
                 report.steps.tune = tuning.duration.as_secs_f64();
-                report.codec = tuning.chosen.to_string();
-                report.reason = tuning.reason;
+                report.codec = tuning.common.chosen.to_string();
+                report.reason = tuning.common.reason;
                 format!("tuned in {}: {}", output::duration(tuning.duration), report.codec)
             }
             TaskReport::CleanupExpired(cleanup) => {

@@ -68,6 +68,11 @@ fn print_summary(inspection: &Inspection, disk: DiskUse, output: &Output) -> Res
     let dictionaries = format!("{} ({})", stats.dictionaries, output::bytes(stats.dictionary_bytes));
     table.add_row(["dictionaries", &dictionaries]);
     table.add_row(["new records stored as", &inspection.compression.to_string()]);
+    let own = inspection.class_compression.iter().filter(|class| **class != inspection.compression);
+    let own: Vec<String> = own.map(ToString::to_string).collect();
+    if !own.is_empty() {
+        table.add_row(["and some by their size as", &own.join(", ")]);
+    }
     table.add_row(["disk, as du counts", &format!("{} in {} files", output::bytes(disk.bytes), disk.files)]);
     output.line(table)
 }

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod del;
 pub mod demo;
 pub mod get;
+pub mod explain;
 pub mod inspect;
 pub mod load;
 pub mod put;
@@ -17,7 +18,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use larder::{ColdTierConfig, Durability};
+use larder::{ColdTierConfig, Durability, Weights};
 
 use crate::failure::Failure;
 
@@ -30,6 +31,9 @@ pub struct StoreOptions {
     /// When accepted writes become durable: never, always, or within this many ms [default: 1000].
     #[arg(long, value_name = "never|always|MS", env = "LARDER_DURABILITY", value_parser = parse_durability)]
     durability: Option<Durability>,
+    /// What tuning weighs a stored byte by: speed, balanced or space [default: balanced].
+    #[arg(long, value_name = "WORD", env = "LARDER_WEIGHTS")]
+    weights: Option<Weights>,
 }
 
 impl StoreOptions {
@@ -41,6 +45,9 @@ impl StoreOptions {
         }
         if let Some(durability) = self.durability {
             config = config.durability(durability);
+        }
+        if let Some(weights) = self.weights {
+            config = config.weights(weights);
         }
         config
     }

@@ -11,7 +11,7 @@ use larder::{
 };
 use serde::Serialize;
 
-use super::{StoreOptions, require_store};
+use super::{StoreOptions, explain, require_store};
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Output};
 use crate::progress;
@@ -205,35 +205,7 @@ fn print_cleanup(
 }
 
 fn print_tuning(report: &TuningReport, args: &TaskArgs, output: &Output) -> Result<(), Failure> {
-    let mut table = output::table(&["candidate", "ratio", "compress", "decompress", "cost an entry"], 1);
-    let time = |ns: f64| format!("{:.2} us", ns / 1000.0);
-    // A codec may be there twice, with the present dictionary and a new one; the cheaper, listed first, is chosen.
-    let chosen_at = report.candidates.iter().position(|candidate| candidate.choice == report.chosen);
-    for (at, candidate) in report.candidates.iter().enumerate() {
-        let chosen = if chosen_at == Some(at) { " <- chosen" } else { "" };
-        table.add_row([
-            format!("{}{chosen}", candidate.choice),
-            format!("{:.2}", candidate.ratio),
-            time(candidate.compress_ns),
-            time(candidate.decompress_ns),
-            time(candidate.cost_ns),
-        ]);
-    }
-    output.line(table)?;
-    output.line(format_args!(
-        "{} entries sampled ({}), {:.2} bits of entropy a byte, {:.0} % reads, {}",
-        output::count(report.sampled_entries),
-        output::bytes(report.sampled_bytes),
-        report.entropy_bits,
-        report.read_share * 100.0,
-        output::duration(report.duration),
-    ))?;
-    let change = if report.changed {
-        format!("{} replaces {}", report.chosen, report.previous)
-    } else {
-        format!("{} stays", report.chosen)
-    };
-    output.line(format_args!("{change}: {}", report.reason))?;
+    explain::print(report, output)?;
     if report.changed {
         let dir = args.dir.display();
         output.line(format_args!(

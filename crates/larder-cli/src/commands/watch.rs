@@ -253,7 +253,7 @@ fn told(task: CompactionTask, result: &larder::Result<TaskReport>) -> String {
         Ok(TaskReport::OptimizeCompression(report)) => {
             let verb = if report.changed { "replaces" } else { "stays; before:" };
             let took = output::duration(report.duration);
-            format!("{name}: {} {verb} {}, in {took}", report.chosen, report.previous)
+            format!("{name}: {} {verb} {}, in {took}", report.common.chosen, report.common.previous)
         }
         Ok(_) => format!("{name}: done"),
         Err(error) if error.kind() == ErrorKind::Cancelled => format!("{name}: cancelled; nothing is lost"),

@@ -76,12 +76,19 @@ fn a_store_is_loaded_verified_inspected_and_maintained() {
     assert!(!inspected["segments"].as_array().expect("segments").is_empty());
 
     let tuned = run_json(&["tune", store], 0);
-    assert!(tuned["report"]["candidates"].as_array().is_some_and(|all| all.len() > 3), "{tuned}");
+    let candidates = &tuned["report"]["common"]["candidates"];
+    assert!(candidates.as_array().is_some_and(|all| all.len() > 3), "{tuned}");
+    assert_eq!(tuned["report"]["classes"].as_array().map(Vec::len), Some(4));
+    let explained = run_json(&["explain", store], 0);
+    assert_eq!(explained["tuning"], tuned["report"], "what was measured is kept");
+    let weighed = run_json(&["tune", store, "--weights", "space"], 0);
+    assert_eq!(weighed["report"]["weights"], "space");
+    run(&["tune", store, "--weights", "heavy"], 2);
     let compacted = run_json(&["compact", store], 0);
     assert!(number(&compacted["after"], "segment_bytes") < number(&compacted["before"], "segment_bytes"));
     assert_eq!(number(&compacted["after"], "entries"), 5000.0);
     assert_eq!(number(&run_json(&["verify", store], 0), "live_entries"), 5000.0);
-    for command in ["inspect", "verify", "tune", "compact", "expire"] {
+    for command in ["inspect", "verify", "tune", "explain", "compact", "expire"] {
         assert!(!run(&[command, store], 0).stdout.is_empty(), "{command} says nothing to people");
     }
 }
@@ -182,7 +189,7 @@ fn wrong_arguments_exit_with_2_and_failures_with_1() {
     ] {
         run(args, 2);
     }
-    for command in ["inspect", "verify", "compact", "expire", "tune"] {
+    for command in ["inspect", "verify", "compact", "expire", "tune", "explain"] {
         let failed = run_json(&[command, store], 1);
         assert!(failed["error"]["message"].as_str().is_some_and(|text| text.contains(store)), "{failed}");
     }

@@ -6,7 +6,7 @@
 //! after it leaves victims that recovery deletes; no crash leaves an index entry without its record.
 //!
 //! The parts: `policy` decides, `round` and `relocation` compact, `expiry` cleans up, `saved_index` saves the index,
-//! `tuning` measures, `files` holds what they share.
+//! `sampling` and `tuning` measure, `files` holds what they share.
 
 mod eviction;
 mod expiry;
@@ -15,6 +15,7 @@ mod pacer;
 pub(super) mod policy;
 mod relocation;
 mod round;
+mod sampling;
 mod saved_index;
 mod survivor_groups;
 mod tuning;
@@ -269,13 +270,20 @@ impl CompactionSystem {
         let started = Instant::now();
         // What was accepted before this call is in the index, where it can be sampled.
         self.ask(|reply| WriteRequest::Barrier { sync: false, reply })?;
-        let samples = self.sample_entries(shared)?;
-        shared.state.advance(0.4);
-        let analysis = self.analyze(shared, &samples)?;
-        let report = self.apply(shared, analysis, started)?;
+        let sampled = self.sample_entries(shared)?;
+        shared.state.advance(sampling::SAMPLED_AT);
+        let analysis = self.analyze(shared, &sampled)?;
+        let report = self.apply(shared, &sampled, &analysis, started)?;
         self.drop_unused_dictionaries(shared)?;
         shared.state.advance(1.0);
-        tracing::info!(chosen = %report.chosen, changed = report.changed, reason = report.reason, "compression tuned");
+        let common = &report.common;
+        tracing::info!(
+            chosen = %common.chosen,
+            own = report.classes.iter().filter(|class| class.is_own).count(),
+            changed = report.changed,
+            reason = common.reason,
+            "compression tuned"
+        );
         Ok(report)
     }
 

@@ -6,19 +6,20 @@
 //! [`DecodeError`], never a panic and never more memory than `raw_len`.
 //!
 //! Owners: the contexts and scratch buffers belong to the thread that uses them (thread-local, so neither a lock nor
-//! an allocation stands in the way of a `put` or a `get`); prepared dictionaries belong to the [`DictionaryTable`].
+//! an allocation stands in the way of a `put` or a `get`); prepared dictionaries belong to the
+//! [`DictionaryTable`](super::dictionary::DictionaryTable).
 //!
 //! Two things every zstd frame would repeat are left out of the stored bytes: the 4-byte magic (stripped here, put
 //! back before decoding) and the dictionary id (the trained dictionary's own is zeroed; the record header names the
 //! slot instead). On values of a hundred compressed bytes that is 8 %.
 
 use std::cell::RefCell;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use lz4_flex::block::CompressTable;
-use xxhash_rust::xxh3::xxh3_64;
-use zstd::zstd_safe::{self, CCtx, CDict, DCtx, DDict};
+use zstd::zstd_safe::{self, CCtx, DCtx};
 
+use super::dictionary::Dictionary;
+use super::gate::looks_random;
 use crate::config::Codec;
 
 /// Bytes of scratch room that [`decompress`] needs in front of the stored bytes: the zstd magic goes there.
@@ -26,9 +27,6 @@ pub const FRAME_ROOM: usize = ZSTD_MAGIC.len();
 
 /// Frame magic of RFC 8878, section 3.1.1.
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
-
-/// Where zstd keeps the id in a trained dictionary (RFC 8878, section 5): after its 4-byte magic.
-const DICTIONARY_ID: std::ops::Range<usize> = 4..8;
 
 /// Larger scratch buffers are given back after use, so that one large value does not cost every thread its size for
 /// ever.
@@ -46,9 +44,6 @@ const LZ4_SMALL_TABLE: usize = u16::MAX as usize;
 
 /// Values must save one part in this many, or they are stored as they are.
 const SAVING_DIVISOR: usize = 8;
-
-/// Slots of a [`DictionaryTable`]; slot 0 is never used, it means "no dictionary" in a record.
-const SLOTS: usize = 256;
 
 /// The codec of one stored record, as its header names it. The level is not stored: no decoder needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,36 +69,45 @@ impl CodecId {
     }
 }
 
-/// How new values are stored: codec, level and dictionary. Small enough for one atomic.
+/// How new values of one class are stored: codec, level, dictionary and gate. Small enough for one atomic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompressionParameters {
     /// Codec and level.
     pub codec: Codec,
     /// Slot of the dictionary (1 to 255); 0 = none.
     pub dictionary: u8,
+    /// Each value is looked at before it is compressed, and stored as it is if it looks random: where values that
+    /// shrink and values that do not are mixed.
+    pub gate: bool,
 }
 
 impl CompressionParameters {
-    /// The parameters as one number: codec in bits 0..8, level (two's complement) in 8..16, dictionary in 16..24.
+    /// This codec, without a dictionary and without a gate.
+    pub fn plain(codec: Codec) -> Self {
+        Self { codec, dictionary: 0, gate: false }
+    }
+
+    /// The parameters as one number: codec in bits 0..8, level (two's complement) in 8..16, dictionary in 16..24,
+    /// gate in bit 24.
     pub fn to_bits(self) -> u32 {
         let (codec, level) = match self.codec {
             Codec::None => (CodecId::None, 0),
             Codec::Lz4 => (CodecId::Lz4, 0),
             Codec::Zstd(level) => (CodecId::Zstd, level),
         };
-        u32::from_le_bytes([codec as u8, level.to_le_bytes()[0], self.dictionary, 0])
+        u32::from_le_bytes([codec as u8, level.to_le_bytes()[0], self.dictionary, u8::from(self.gate)])
     }
 
     /// The parameters that [`to_bits`](Self::to_bits) gave. A number it cannot have given reads as "no compression":
     /// every record names its own codec, so nothing worse can come of it.
     pub fn from_bits(bits: u32) -> Self {
-        let [codec, level, dictionary, _] = bits.to_le_bytes();
+        let [codec, level, dictionary, gate] = bits.to_le_bytes();
         let codec = match CodecId::from_u8(codec) {
             Some(CodecId::Zstd) => Codec::Zstd(i8::from_le_bytes([level])),
             Some(CodecId::Lz4) => Codec::Lz4,
             Some(CodecId::None) | None => Codec::None,
         };
-        Self { codec, dictionary }
+        Self { codec, dictionary, gate: gate == 1 }
     }
 }
 
@@ -149,84 +153,6 @@ pub struct Encoded {
     pub stored: Vec<u8>,
 }
 
-/// A trained dictionary, prepared for use: digested once for every level it is used at, not once a value.
-pub struct Dictionary {
-    slot: u8,
-    id: u64,
-    level: i8,
-    bytes: Vec<u8>,
-    compressing: CDict<'static>,
-    decompressing: DDict<'static>,
-}
-
-impl Dictionary {
-    /// Prepares `bytes` for decompression, and for compression at zstd level `level`. Costs 0.04 ms for 16 KiB and
-    /// 0.13 ms for 64 KiB at levels 1 and 3, and memory for two digested copies: 0.5 and 0.6 MiB at level 3 (see
-    /// [`memory_bytes`](Self::memory_bytes)).
-    ///
-    /// # Errors
-    /// [`DecodeError::Dictionary`] if zstd refuses the bytes (damaged entropy tables) or `slot` is 0.
-    pub fn new(slot: u8, bytes: Vec<u8>, level: i8) -> Result<Self, DecodeError> {
-        let refused = DecodeError::Dictionary { slot, bytes: bytes.len() };
-        if slot == 0 {
-            return Err(refused);
-        }
-        match (CDict::try_create(&bytes, i32::from(level)), DDict::try_create(&bytes)) {
-            (Some(compressing), Some(decompressing)) => {
-                let id = xxh3_64(&bytes);
-                Ok(Self { slot, id, level, bytes, compressing, decompressing })
-            }
-            _ => Err(refused),
-        }
-    }
-
-    /// Prepares it anew for compression at `level`; free if it is prepared for that level already. What was stored
-    /// before stays readable: decompression knows no level.
-    pub fn set_level(&mut self, level: i8) {
-        if level == self.level {
-            return;
-        }
-        // The same bytes were accepted before, so only a failed allocation can refuse them now; the dictionary then
-        // stays as it was.
-        if let Some(compressing) = CDict::try_create(&self.bytes, i32::from(level)) {
-            self.compressing = compressing;
-            self.level = level;
-        }
-    }
-
-    /// Slot in the table, 1 to 255.
-    pub fn slot(&self) -> u8 {
-        self.slot
-    }
-
-    /// Identity: xxh3-64 of the bytes.
-    pub fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// The zstd level it is prepared for.
-    pub fn level(&self) -> i8 {
-        self.level
-    }
-
-    /// The bytes that make it durable.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// Memory it takes, in bytes: its own bytes and both digested forms.
-    pub fn memory_bytes(&self) -> usize {
-        self.bytes.len() + self.compressing.sizeof() + self.decompressing.sizeof()
-    }
-}
-
-impl std::fmt::Debug for Dictionary {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { slot, id, level, bytes, .. } = self;
-        write!(f, "Dictionary {{ slot: {slot}, id: {id:016x}, level: {level}, bytes: {} }}", bytes.len())
-    }
-}
-
 /// What a thread keeps for compressing.
 struct Encoder {
     zstd: CCtx<'static>,
@@ -269,8 +195,9 @@ impl Encoder {
                 let end = lz4_flex::block::compress_into_with_table(&self.raw, target, table).ok()?;
                 Some(0..end)
             }
-            (Codec::Zstd(_), Some(dictionary)) => {
-                let end = self.zstd.compress_using_cdict(target, &self.raw, &dictionary.compressing).ok()?;
+            (Codec::Zstd(level), Some(dictionary)) => {
+                let digest = dictionary.compressing(level);
+                let end = self.zstd.compress_using_cdict(target, &self.raw, digest).ok()?;
                 target.starts_with(&ZSTD_MAGIC).then_some(FRAME_ROOM..end)
             }
             (Codec::Zstd(level), None) => {
@@ -302,8 +229,8 @@ thread_local! {
 /// Compresses key ++ value as `parameters` say, with `headroom` zero bytes in front for the caller's header.
 ///
 /// `dictionary` must be the one in slot `parameters.dictionary` (none if that is 0); without it a zstd value is
-/// compressed alone, and the result says so. It is used at the level it is prepared for, and only by zstd. A value
-/// that saves less than an eighth is stored as it is.
+/// compressed alone, and the result says so. Only zstd uses it. A value that the gate stops, or that saves less than an
+/// eighth, is stored as it is.
 ///
 /// Cost: one allocation (the result, at its final size); for a 940-byte JSON value 1.4 to 2.5 us at zstd 1 and 3 with
 /// a dictionary (quiet and busy machine), 4 to 6 us without. Scratch memory: about twice the raw length while it runs,
@@ -315,7 +242,7 @@ pub fn compress(
     dictionary: Option<&Dictionary>,
     headroom: usize,
 ) -> Encoded {
-    if parameters.codec == Codec::None {
+    if parameters.codec == Codec::None || (parameters.gate && looks_random(key, value)) {
         return stored_as_is(key, value, headroom);
     }
     ENCODER.with_borrow_mut(|encoder| {
@@ -435,114 +362,8 @@ fn decode_zstd(
     out.reserve_exact(raw_len);
     // Writes into the spare capacity (no zero-fill) and never past it: the allocation is the limit.
     let result = DECODER.with_borrow_mut(|decoder| match dictionary {
-        Some(dictionary) => decoder.decompress_using_ddict(out, frame, &dictionary.decompressing),
+        Some(dictionary) => decoder.decompress_using_ddict(out, frame, dictionary.decompressing()),
         None => decoder.decompress(out, frame),
     });
     result.map(|_| ()).map_err(|code| DecodeError::Zstd(zstd_safe::get_error_name(code)))
-}
-
-/// Trains a dictionary of at most `max_bytes` on `samples` (raw buffers: key ++ value), or `None` if there is too
-/// little to learn from (under twice `max_bytes`, under 8 samples) or zstd refuses.
-///
-/// The trainer is ZDICT's fast COVER (Liao, Petri, Moffat, Wirth: "Effective construction of relative Lempel-Ziv
-/// dictionaries", WWW 2016; `ZDICT_trainFromBuffer`), the one a safe interface offers; it tries five segment sizes.
-/// Equal samples in equal order give equal bytes. The id inside is zeroed, so that frames made with it do not repeat
-/// it. Cost: 40 ms for 750 samples of 940 bytes (measured), the same at 16 and at 64 KiB.
-pub fn train_dictionary<S: AsRef<[u8]>>(samples: &[S], max_bytes: usize) -> Option<Vec<u8>> {
-    const SAMPLES_MIN: usize = 8;
-    let total: usize = samples.iter().map(|sample| sample.as_ref().len()).sum();
-    if samples.len() < SAMPLES_MIN || total < max_bytes.saturating_mul(2) {
-        return None;
-    }
-    let mut bytes = zstd::dict::from_samples(samples, max_bytes).ok()?;
-    bytes.get_mut(DICTIONARY_ID)?.fill(0);
-    Some(bytes)
-}
-
-/// The dictionaries in use, by slot. Fixed size; many threads read, the maintenance worker writes.
-///
-/// A reader holds its slot's read lock while it compresses or decompresses one value (microseconds), so installing
-/// and removing wait that long at most. A lock poisoned by a panicking thread is taken over: a slot is replaced as a
-/// whole, so there is no half-made state behind it.
-pub struct DictionaryTable {
-    slots: Box<[RwLock<Option<Dictionary>>]>,
-}
-
-impl DictionaryTable {
-    /// An empty table.
-    pub fn new() -> Self {
-        Self { slots: (0..SLOTS).map(|_| RwLock::new(None)).collect() }
-    }
-
-    /// The dictionary in `slot`, held until the guard is dropped; `None` inside if the slot is free (slot 0 always
-    /// is). Cost: one uncontended atomic.
-    pub fn read(&self, slot: u8) -> RwLockReadGuard<'_, Option<Dictionary>> {
-        self.slots[usize::from(slot)].read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts a dictionary into its slot and returns what was there. Waits for the slot's readers.
-    pub fn install(&self, dictionary: Dictionary) -> Option<Dictionary> {
-        self.write(dictionary.slot()).replace(dictionary)
-    }
-
-    /// Frees a slot and returns what was there. Waits for the slot's readers.
-    pub fn remove(&self, slot: u8) -> Option<Dictionary> {
-        self.write(slot).take()
-    }
-
-    /// Prepares the dictionary in `slot` for another zstd level; `false` if there is none. Waits for its readers, and
-    /// they for the digest (under a millisecond).
-    pub fn set_level(&self, slot: u8, level: i8) -> bool {
-        match self.write(slot).as_mut() {
-            Some(dictionary) => {
-                dictionary.set_level(level);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Waits until nobody uses the dictionary in `slot` any more who began to before this call.
-    pub fn wait_for_readers(&self, slot: u8) {
-        drop(self.write(slot));
-    }
-
-    /// The lowest free slot, or `None` if all 255 are taken. Only the one installing thread may rely on it.
-    pub fn free_slot(&self) -> Option<u8> {
-        (1..=u8::MAX).find(|&slot| self.read(slot).is_none())
-    }
-
-    /// The slots taken, in order.
-    pub fn slots(&self) -> Vec<u8> {
-        (1..=u8::MAX).filter(|&slot| self.read(slot).is_some()).collect()
-    }
-
-    /// Number of dictionaries.
-    pub fn count(&self) -> usize {
-        self.slots().len()
-    }
-
-    /// Bytes of all dictionaries as they are stored (once).
-    pub fn total_bytes(&self) -> usize {
-        self.sum(|dictionary| dictionary.bytes().len())
-    }
-
-    /// Memory all dictionaries take, in bytes.
-    pub fn memory_bytes(&self) -> usize {
-        self.sum(Dictionary::memory_bytes)
-    }
-
-    fn sum(&self, size: impl Fn(&Dictionary) -> usize) -> usize {
-        (1..=u8::MAX).filter_map(|slot| self.read(slot).as_ref().map(&size)).sum()
-    }
-
-    fn write(&self, slot: u8) -> RwLockWriteGuard<'_, Option<Dictionary>> {
-        self.slots[usize::from(slot)].write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Default for DictionaryTable {
-    fn default() -> Self {
-        Self::new()
-    }
 }

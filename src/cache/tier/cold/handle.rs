@@ -1,6 +1,5 @@
 //! `ColdTier`: what callers hold. Reads happen on their threads; writes leave as one message.
 
-use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -8,14 +7,16 @@ use bytes::{Buf, Bytes};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::compression::compress;
-use super::core::segment::{decode_record, key_hash, read_record};
+use super::core::segment::key_hash;
+use super::core::tuning_file::read_report;
 use super::crew::Crew;
 use super::in_flight::EncodedRecord;
 use super::iter::Iter;
+use super::lookup::{Lookup, lookup};
 use super::message::{TaskRequest, WriteRequest};
-use super::metadata_index::{EntryId, IndexEntry};
-use super::report::{CompactionTask, CompressionChoice, TaskReport};
-use super::serialization::record::{RECORD_HEADER_BYTES, RecordMeta, payload_sum};
+use super::metadata_index::EntryId;
+use super::report::{CompactionTask, CompressionChoice, TaskReport, TuningReport};
+use super::serialization::record::{RecordMeta, payload_sum};
 use super::shared::{Shared, count};
 use super::state::CompactionState;
 use super::view::{SegmentInfo, cold_stats, compression_choice, segment_infos};
@@ -29,15 +30,6 @@ use crate::io::{Disk, OsDisk};
 
 /// What a record costs in the queue besides its bytes.
 const QUEUE_OVERHEAD_BYTES: u64 = 256;
-/// Read buffers larger than this are given back after use.
-const BUFFER_BYTES_KEPT: usize = 1 << 20;
-/// Lookups of one key that may fail in a row because its record is being moved before it is given up as damaged.
-const LOOKUP_ATTEMPTS: usize = 1000;
-
-thread_local! {
-    /// Each thread reads into a buffer of its own: a hit allocates its result and nothing else.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 
 /// Remaining life of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,20 +85,6 @@ pub struct ColdTier<D: Disk = OsDisk, C: Clock = SystemClock> {
     worker: Option<Sender<TaskRequest>>,
     /// Released after the workers have ended: fields drop in this order, and `shut_down` has joined them before.
     _lock: D::Lock,
-}
-
-/// How a lookup ended.
-pub(super) enum Lookup {
-    /// Key and value, with what the record's header says.
-    Found(RecordMeta, Vec<u8>),
-    /// No such entry.
-    Absent,
-    /// An entry past its time.
-    Expired,
-    /// Another key with the same 60 bits of hash.
-    Collision,
-    /// Its bytes are damaged.
-    Damaged,
 }
 
 impl ColdTier {
@@ -177,12 +155,12 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         }
         self.reserve(reserved)?;
         let expires_at_ms = ttl.map_or(0, |ttl| shared.clock.now_ms() + millis_up(ttl));
-        // Held until the record is sent, and only for the parameters in force: so a dictionary that has gone out of
-        // force is free to go once its lock and the queue are.
+        // Held until the record is sent, and only for the parameters in force for its class: so a dictionary that has
+        // gone out of force for all of them is free to go once its lock and the queue are.
         let (parameters, dictionary) = loop {
-            let parameters = shared.parameters();
+            let parameters = shared.parameters(raw_len);
             let dictionary = shared.dictionaries.read(parameters.dictionary);
-            if shared.parameters() == parameters {
+            if shared.parameters(raw_len) == parameters {
                 break (parameters, dictionary);
             }
         };
@@ -455,9 +433,23 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         segment_infos(&self.crew.slab)
     }
 
-    /// How records are compressed at the moment.
+    /// How records are compressed at the moment, unless their class has a choice of its own.
     pub fn compression(&self) -> CompressionChoice {
-        compression_choice(self.crew.parameters(), &self.crew.dictionaries)
+        compression_choice(self.crew.parameters_in_force().common, &self.crew.dictionaries)
+    }
+
+    /// How records of a key and a value of this length together, in bytes, are compressed at the moment.
+    pub fn compression_of(&self, raw_bytes: usize) -> CompressionChoice {
+        compression_choice(self.crew.parameters(raw_bytes), &self.crew.dictionaries)
+    }
+
+    /// The last tuning of this store with everything it measured, also one before the last restart; `None` if there
+    /// was none, or its file (`TUNING`) is damaged. Reads that file, a few KiB.
+    ///
+    /// # Errors
+    /// A read that the operating system refused.
+    pub fn explain(&self) -> Result<Option<TuningReport>> {
+        read_report(&self.crew.disk, &self.crew.config.dir)
     }
 
     /// The clock the store was opened with.
@@ -538,123 +530,4 @@ impl<D: Disk, C: Clock> std::fmt::Debug for ColdTier<D, C> {
 /// Whole milliseconds, rounded up, so that nothing expires early.
 fn millis_up(ttl: Duration) -> u64 {
     ttl.as_nanos().div_ceil(1_000_000) as u64
-}
-
-/// The newest record of a hash.
-///
-/// In flight first, then the index, then the segment. A read that fails because the record is being written, moved or
-/// retired is followed by another look; only an entry that fails twice unchanged is damaged (invariant G1): between
-/// the two looks its in-flight copy was gone, so its bytes were in the file.
-pub(super) fn lookup<D: Disk, C: Clock>(shared: &Shared<D, C>, id: EntryId, counts: bool) -> Result<Lookup> {
-    shared.condition.check_open()?;
-    let mut failed = None;
-    for _ in 0..LOOKUP_ATTEMPTS {
-        if let Some(record) = shared.in_flight.get(id) {
-            return Ok(from_flight(shared, &record));
-        }
-        let reuses = shared.slab.reuses();
-        let Some(entry) = entry_of(shared, id, counts && failed.is_none()) else { return Ok(Lookup::Absent) };
-        if entry.is_shadow() {
-            return Ok(Lookup::Absent);
-        }
-        let read = read_entry(shared, entry)?;
-        // A slot given out anew in between may hold another segment than the index meant.
-        let moved = shared.slab.reuses() != reuses && shared.index.get(id) != Some(entry);
-        match read {
-            Some((meta, raw)) if !moved => {
-                return Ok(judge(shared, meta, raw));
-            }
-            Some(_) => failed = None,
-            None if failed == Some(entry) => return Ok(Lookup::Damaged),
-            None => failed = Some(entry),
-        }
-    }
-    Ok(Lookup::Damaged)
-}
-
-/// The index entry of a hash; with `counts`, the read is counted where entries compete for room.
-fn entry_of<D: Disk, C: Clock>(shared: &Shared<D, C>, id: EntryId, counts: bool) -> Option<IndexEntry> {
-    if !counts || shared.ledger.capacity_bytes().is_none() {
-        return shared.index.get(id);
-    }
-    let (entry, counted) = shared.index.get_and_count(id)?;
-    if counted {
-        shared.slab.note_hit(entry.location.slot);
-    }
-    Some(entry)
-}
-
-fn judge<D: Disk, C: Clock>(shared: &Shared<D, C>, meta: RecordMeta, raw: Vec<u8>) -> Lookup {
-    if meta.tombstone {
-        return Lookup::Absent;
-    }
-    if meta.expires_at_ms != 0 && meta.expires_at_ms <= shared.clock.now_ms() {
-        // The clock that said so has to be saved, or a restart could say otherwise.
-        if !shared.condition.expiry_observed.load(Ordering::Relaxed) {
-            shared.condition.expiry_observed.store(true, Ordering::SeqCst);
-        }
-        return Lookup::Expired;
-    }
-    Lookup::Found(meta, raw)
-}
-
-fn from_flight<D: Disk, C: Clock>(shared: &Shared<D, C>, record: &EncodedRecord) -> Lookup {
-    if record.meta.tombstone {
-        return Lookup::Absent;
-    }
-    with_buffer(|buffer| {
-        let len = RECORD_HEADER_BYTES + record.stored.len();
-        buffer.resize(buffer.len().max(len), 0);
-        buffer[RECORD_HEADER_BYTES..len].copy_from_slice(&record.stored);
-        let mut raw = Vec::new();
-        match decode_record(&record.meta, &mut buffer[..len], &shared.dictionaries, &mut raw) {
-            Ok(()) => judge(shared, record.meta, raw),
-            Err(_) => Lookup::Damaged,
-        }
-    })
-}
-
-/// Reads and decodes the record an index entry points at; `None` if there is none (any more), or a damaged one.
-fn read_entry<D: Disk, C: Clock>(
-    shared: &Shared<D, C>,
-    entry: IndexEntry,
-) -> Result<Option<(RecordMeta, Vec<u8>)>> {
-    use super::core::segment::ReadError;
-    with_buffer(|buffer| {
-        let hint = entry.size.bytes_max().unwrap_or(64 << 10);
-        let meta = {
-            let Some(guard) = shared.slab.read(entry.location.slot) else { return Ok(None) };
-            let Some(segment) = guard.as_ref() else { return Ok(None) };
-            let read = read_record(
-                &segment.file,
-                &segment.identity,
-                entry.location.offset,
-                hint,
-                buffer,
-                &shared.dictionaries,
-            );
-            match read {
-                Ok(record) => record.meta,
-                Err(ReadError::Damaged(_)) => return Ok(None),
-                Err(ReadError::Io(error)) => {
-                    let path = super::core::names::segment(&shared.config.dir, segment.identity.segment_id);
-                    return Err(Error::io("read", &path, error));
-                }
-            }
-        };
-        let end = RECORD_HEADER_BYTES + meta.stored_len as usize;
-        let mut raw = Vec::new();
-        let decoded = decode_record(&meta, &mut buffer[..end], &shared.dictionaries, &mut raw);
-        Ok(decoded.ok().map(|()| (meta, raw)))
-    })
-}
-
-fn with_buffer<T>(work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-    BUFFER.with_borrow_mut(|buffer| {
-        let result = work(buffer);
-        if buffer.capacity() > BUFFER_BYTES_KEPT {
-            *buffer = Vec::new();
-        }
-        result
-    })
 }

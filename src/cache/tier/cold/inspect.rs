@@ -6,8 +6,10 @@ use super::core::manifest::{LoadedManifest, load};
 use super::core::names;
 use super::core::recovery::{Recovered, recover};
 use super::core::segment::{read_footer, scan_records};
-use super::open::{parameters_of, take_lock};
-use super::report::CompressionChoice;
+use super::core::tuning_file::read_report;
+use super::open::take_lock;
+use super::parameters::parameters_of;
+use super::report::{CompressionChoice, TuningReport};
 use super::serialization::edit::SegmentEntry;
 use super::view::{SegmentInfo, add_accounts, compression_choice, segment_infos};
 use crate::cache::stats::ColdStats;
@@ -23,8 +25,10 @@ pub struct Inspection {
     pub stats: ColdStats,
     /// The segments, oldest first.
     pub segments: Vec<SegmentInfo>,
-    /// How records are compressed.
+    /// How records are compressed, unless their class has a choice of its own.
     pub compression: CompressionChoice,
+    /// How records of each class are compressed, the smallest class first.
+    pub class_compression: Vec<CompressionChoice>,
     /// Index snapshots kept.
     pub snapshots: u64,
     /// What recovery would warn of.
@@ -88,13 +92,29 @@ pub fn inspect(dir: &Path) -> Result<Inspection> {
         ..ColdStats::default()
     };
     add_accounts(&mut stats, &found.slab.accounts());
+    let parameters = parameters_of(&loaded.state.parameters);
     Ok(Inspection {
         stats,
         segments: segment_infos(&found.slab),
-        compression: compression_choice(parameters_of(&loaded.state.parameters), &found.dictionaries),
+        compression: compression_choice(parameters.common, &found.dictionaries),
+        class_compression: parameters
+            .classes
+            .iter()
+            .map(|class| compression_choice(*class, &found.dictionaries))
+            .collect(),
         snapshots: loaded.state.snapshots.len() as u64,
         warnings: loaded.warnings.into_iter().chain(found.warnings).collect(),
     })
+}
+
+/// The last tuning of a store that nobody has open, with everything it measured; see `ColdTier::explain`.
+///
+/// # Errors
+/// `is_locked` if it is open; `is_config` if there is none; what the operating system refused.
+pub fn explain(dir: &Path) -> Result<Option<TuningReport>> {
+    let disk = OsDisk;
+    let _lock = lock_store(&disk, dir)?;
+    read_report(&disk, dir)
 }
 
 /// Reads every record of a store and checks it, without changing anything. It must not be open.
@@ -161,13 +181,20 @@ fn verify_segment(
 }
 
 fn look(disk: &OsDisk, dir: &Path) -> Result<(std::fs::File, LoadedManifest, Recovered<OsDisk>)> {
-    let nothing = || Error::config("dir", format!("{} holds no store", dir.display()));
-    // The lock file of a store always exists; where it does not, nothing must be created.
-    if !disk.list(dir).is_ok_and(|files| files.iter().any(|name| name == names::LOCK)) {
-        return Err(nothing());
-    }
-    let lock = take_lock(disk, dir)?;
-    let loaded = load(disk, dir)?.ok_or_else(nothing)?;
+    let lock = lock_store(disk, dir)?;
+    let loaded = load(disk, dir)?.ok_or_else(|| no_store(dir))?;
     let found = recover(disk, dir, &loaded.state, loaded.broken || loaded.state.damaged)?;
     Ok((lock, loaded, found))
+}
+
+fn no_store(dir: &Path) -> Error {
+    Error::config("dir", format!("{} holds no store", dir.display()))
+}
+
+/// Locks a store. Its lock file always exists; where it does not, nothing must be created.
+fn lock_store(disk: &OsDisk, dir: &Path) -> Result<std::fs::File> {
+    if !disk.list(dir).is_ok_and(|files| files.iter().any(|name| name == names::LOCK)) {
+        return Err(no_store(dir));
+    }
+    take_lock(disk, dir)
 }

@@ -3,7 +3,8 @@
 use bytes::{Buf, Bytes};
 
 use super::core::segment::key_hash;
-use super::handle::{Entry, Lookup, lookup};
+use super::handle::Entry;
+use super::lookup::{Lookup, lookup};
 use super::metadata_index::{EntryId, PARTITIONS};
 use super::shared::Shared;
 use crate::clock::Clock;

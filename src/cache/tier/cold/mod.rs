@@ -20,20 +20,25 @@
 
 mod admission;
 mod brake;
+pub mod classes;
 mod compaction_system;
 pub mod compression;
 pub mod core;
 mod crew;
+pub mod dictionary;
 mod frontier;
 mod groups;
+pub mod gate;
 mod handle;
 mod in_flight;
 mod inspect;
 mod iter;
 mod ledger;
+mod lookup;
 mod message;
 pub mod metadata_index;
 mod open;
+mod parameters;
 mod queue;
 pub mod report;
 pub mod serialization;
@@ -44,7 +49,7 @@ mod worker;
 mod writer;
 
 pub use handle::{ColdTier, Entry, Ttl};
-pub use inspect::{Damage, Inspection, VerifyReport, inspect, verify};
+pub use inspect::{Damage, Inspection, VerifyReport, explain, inspect, verify};
 pub use iter::Iter;
 pub use serialization::segment::LogKind;
 pub use state::CompactionState;

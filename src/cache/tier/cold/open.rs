@@ -6,7 +6,7 @@ use crossbeam_channel::{Sender, unbounded};
 
 use super::admission::Admittance;
 use super::brake::Brake;
-use super::compression::{CodecId, CompressionParameters};
+use super::compression::CompressionParameters;
 use super::core::manifest::{LoadedManifest, load};
 use super::core::names;
 use super::core::recovery::{Recovered, recover};
@@ -15,6 +15,7 @@ use super::crew::Crew;
 use super::in_flight::InFlight;
 use super::ledger::{DiskLedger, in_blocks};
 use super::message::{TaskRequest, WriteRequest};
+use super::parameters::{ParametersInForce, parameters_entry, parameters_of};
 use super::queue::QueueBudget;
 use super::serialization::edit::{ManifestState, ParametersEntry};
 use super::shared::{Condition, Counters, Shared};
@@ -82,7 +83,8 @@ pub(super) fn open<D: Disk, C: Clock>(config: ColdTierConfig, disk: D, clock: C)
         in_flight: InFlight::new(recovered.next_sequence),
         slab: recovered.slab,
         dictionaries: recovered.dictionaries,
-        parameters: AtomicU32::new(parameters.to_bits()),
+        parameters: parameters.classes.map(|class| AtomicU32::new(class.to_bits())),
+        common_parameters: AtomicU32::new(parameters.common.to_bits()),
         next_file_id: AtomicU64::new(recovered.next_file_id),
         processed_sequence: AtomicU64::new(recovered.next_sequence - 1),
         budget,
@@ -157,7 +159,7 @@ fn create<D: Disk, C: Clock>(disk: &D, config: &ColdTierConfig, clock: &C) -> Re
         Compression::Fixed(codec) => codec,
         Compression::Tuned => UNTUNED,
     };
-    let parameters = parameters_entry(CompressionParameters { codec, dictionary: 0 }, 0.0, 0);
+    let parameters = parameters_entry(&ParametersInForce::all(CompressionParameters::plain(codec)), 0.0, 0);
     sync_name_of(disk, &config.dir)?;
     let state = ManifestState::new(fastrand::u64(..), fastrand::u64(..), clock.wall_ms().max(1), parameters);
     let storage = ColdTierStorage::create(disk, config.dir.clone(), state.clone())?;
@@ -180,36 +182,17 @@ fn parameters_to_use<D: Disk>(
     config: &ColdTierConfig,
     saved: &ParametersEntry,
     recovered: &Recovered<D>,
-) -> CompressionParameters {
+) -> ParametersInForce {
     if let Compression::Fixed(codec) = config.compression {
-        return CompressionParameters { codec, dictionary: 0 };
+        return ParametersInForce::all(CompressionParameters::plain(codec));
     }
     let saved = parameters_of(saved);
-    let usable = saved.dictionary == 0 || recovered.dictionaries.read(saved.dictionary).is_some();
-    if usable { saved } else { CompressionParameters { codec: UNTUNED, dictionary: 0 } }
-}
-
-/// Parameters as the manifest keeps them.
-pub(super) fn parameters_entry(
-    parameters: CompressionParameters,
-    expected_ratio: f32,
-    since_file_id: u64,
-) -> ParametersEntry {
-    let (codec, level) = match parameters.codec {
-        Codec::None => (CodecId::None, 0),
-        Codec::Lz4 => (CodecId::Lz4, 0),
-        Codec::Zstd(level) => (CodecId::Zstd, level),
+    for slot in recovered.dictionaries.slots() {
+        recovered.dictionaries.set_levels(slot, &saved.levels_of(slot));
+    }
+    let usable = |parameters: CompressionParameters| match parameters.dictionary {
+        slot if slot == 0 || recovered.dictionaries.read(slot).is_some() => parameters,
+        _ => CompressionParameters::plain(UNTUNED),
     };
-    let dictionary = parameters.dictionary;
-    ParametersEntry { codec: codec as u8, level, dictionary, expected_ratio, since_file_id }
-}
-
-/// Parameters out of the manifest.
-pub(super) fn parameters_of(entry: &ParametersEntry) -> CompressionParameters {
-    let codec = match CodecId::from_u8(entry.codec) {
-        Some(CodecId::Lz4) => Codec::Lz4,
-        Some(CodecId::Zstd) => Codec::Zstd(entry.level),
-        Some(CodecId::None) | None => Codec::None,
-    };
-    CompressionParameters { codec, dictionary: entry.dictionary }
+    ParametersInForce { common: usable(saved.common), classes: saved.classes.map(usable) }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::Codec;
+use crate::config::{Codec, Weights};
 
 /// A maintenance task of the cold tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -105,31 +105,66 @@ pub struct RebuildReport {
 }
 
 /// What a tuning of the compression measured and chose.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct TuningReport {
+    /// When, in unix milliseconds of the store's clock.
+    pub at_ms: u64,
+    /// What it weighed bytes by.
+    pub weights: Weights,
+    /// Share of reads among the operations observed, 0 to 1, that the cost model used.
+    pub read_share: f64,
+    /// Entries sampled.
+    pub sampled_entries: u64,
+    /// Their raw bytes, key and value.
+    pub sampled_bytes: u64,
+    /// All classes together: the choice of every class that has none of its own.
+    pub common: ClassReport,
+    /// Each class of records by raw size, the smallest first.
+    pub classes: Vec<ClassReport>,
+    /// Raw bytes / stored bytes that the choices promise for the live data, dictionaries not counted; 0 = unknown.
+    pub expected_ratio: f64,
+    /// Whether the choice of any class changed.
+    pub changed: bool,
+    /// Time taken; serialized as seconds.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "as_seconds"))]
+    pub duration: Duration,
+}
+
+/// What a tuning measured and chose for the records of one class, or for all of them.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct ClassReport {
+    /// Largest raw length, key and value, of the class in bytes; `None` = no limit.
+    pub raw_bytes_max: Option<u64>,
+    /// Live entries, estimated.
+    pub entries: u64,
+    /// Their raw bytes, estimated.
+    pub raw_bytes: u64,
     /// Entries sampled.
     pub sampled_entries: u64,
     /// Their raw bytes, key and value.
     pub sampled_bytes: u64,
     /// Order-0 entropy of the sample, in bits a byte (8 = random).
     pub entropy_bits: f64,
-    /// Share of reads among the operations observed, 0 to 1, that the cost model used.
-    pub read_share: f64,
     /// Every candidate measured, cheapest first.
     pub candidates: Vec<Candidate>,
+    /// Where the choice stands among the candidates; `None` if it was not measured on this class.
+    pub chosen_at: Option<u32>,
     /// What is used from now on.
     pub chosen: CompressionChoice,
     /// What was used before.
     pub previous: CompressionChoice,
-    /// Whether the choice changed.
+    /// Whether the choice changed (also: another dictionary of the same size).
     pub changed: bool,
+    /// The class has a choice of its own; otherwise it follows the common one.
+    pub is_own: bool,
+    /// Each value is looked at before it is compressed, and stored as it is if it looks random.
+    pub gate: bool,
     /// Why, in a sentence with the figures that decided.
     pub reason: String,
-    /// Time taken; serialized as seconds.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "as_seconds"))]
-    pub duration: Duration,
 }
 
 /// A way to compress: codec and, if any, dictionary.
@@ -153,7 +188,7 @@ impl std::fmt::Display for CompressionChoice {
 }
 
 /// One measured way to compress the sample.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Candidate {

@@ -10,11 +10,14 @@ use bytes::Bytes;
 
 use super::admission::Admittance;
 use super::brake::Brake;
-use super::compression::{CompressionParameters, DictionaryTable};
+use super::classes::{CLASSES, class_of};
+use super::compression::CompressionParameters;
 use super::core::slab::Slab;
+use super::dictionary::DictionaryTable;
 use super::in_flight::InFlight;
 use super::ledger::DiskLedger;
 use super::metadata_index::MetadataIndex;
+use super::parameters::ParametersInForce;
 use super::queue::QueueBudget;
 use super::queue::Waker;
 use super::state::CompactionState;
@@ -35,8 +38,10 @@ pub(super) struct Shared<D: Disk, C: Clock> {
     pub in_flight: InFlight,
     pub slab: Slab<D::File>,
     pub dictionaries: DictionaryTable,
-    /// How records are compressed from now on ([`CompressionParameters::to_bits`]).
-    pub parameters: AtomicU32,
+    /// How records of each class are compressed from now on ([`CompressionParameters::to_bits`]).
+    pub parameters: [AtomicU32; CLASSES],
+    /// What classes without a choice of their own follow; nothing is compressed by it directly.
+    pub common_parameters: AtomicU32,
     /// Lowest number no segment or snapshot has.
     pub next_file_id: AtomicU64,
     /// Every operation up to this sequence number is in the index (the writer says so).
@@ -52,8 +57,26 @@ pub(super) struct Shared<D: Disk, C: Clock> {
 }
 
 impl<D: Disk, C: Clock> Shared<D, C> {
-    pub fn parameters(&self) -> CompressionParameters {
-        CompressionParameters::from_bits(self.parameters.load(Ordering::Acquire))
+    /// How a record of this raw length is compressed from now on. One atomic load.
+    pub fn parameters(&self, raw_len: usize) -> CompressionParameters {
+        CompressionParameters::from_bits(self.parameters[class_of(raw_len)].load(Ordering::Acquire))
+    }
+
+    /// The parameters of all classes. Only the compaction worker changes them.
+    pub fn parameters_in_force(&self) -> ParametersInForce {
+        let read = |bits: &AtomicU32| CompressionParameters::from_bits(bits.load(Ordering::Acquire));
+        ParametersInForce {
+            common: read(&self.common_parameters),
+            classes: std::array::from_fn(|class| read(&self.parameters[class])),
+        }
+    }
+
+    /// Puts parameters into force. Their dictionaries must be durable and in the table (invariant D1).
+    pub fn set_parameters(&self, parameters: &ParametersInForce) {
+        self.common_parameters.store(parameters.common.to_bits(), Ordering::Release);
+        for (bits, class) in self.parameters.iter().zip(parameters.classes) {
+            bits.store(class.to_bits(), Ordering::Release);
+        }
     }
 
     /// Size at which segments are sealed.

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::compression::{CompressionParameters, DictionaryTable};
+use super::compression::CompressionParameters;
 use super::core::slab::{AccountView, Slab};
+use super::dictionary::DictionaryTable;
 use super::report::CompressionChoice;
 use super::serialization::segment::LogKind;
 use super::shared::{Counters, Shared};

@@ -193,6 +193,7 @@ impl CompactionWorker {
         let pulse = Pulse {
             circumstances,
             entries: shared.index.len(),
+            shadows: shared.index.shadows(),
             raw_bytes_since_tuning: inserted - self.tuned_at_bytes,
             live_raw_bytes: stats.live_raw_bytes,
             retune_ratio: is_tuned.then_some(shared.config.retune_ratio),

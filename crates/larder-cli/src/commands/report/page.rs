@@ -240,9 +240,9 @@ fn compression(contents: &Contents) -> Html {
     let mut pieces = vec![now];
     match &contents.tuning {
         Some(tuning) => {
-            let chosen = tuning.candidates.iter().position(|candidate| candidate.choice == tuning.chosen);
+            let chosen = tuning.common.candidates.iter().position(|candidate| candidate.choice == tuning.common.chosen);
             let us = |ns: f64| format!("{:.2} us", ns / 1000.0);
-            let rows = tuning.candidates.iter().enumerate().map(|(at, candidate)| {
+            let rows = tuning.common.candidates.iter().enumerate().map(|(at, candidate)| {
                 let class = if chosen == Some(at) { "chosen" } else { "" };
                 element(
                     "tr",
@@ -260,7 +260,7 @@ fn compression(contents: &Contents) -> Html {
             pieces.push(caption(format_args!(
                 "Measured for this report on {} entries; the one in bold is used from now on: {}.",
                 output::count(tuning.sampled_entries),
-                tuning.reason.trim_end_matches('.')
+                tuning.common.reason.trim_end_matches('.')
             )));
         }
         None => pieces.push(by_dictionary(contents)),

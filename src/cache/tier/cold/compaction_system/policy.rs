@@ -369,6 +369,8 @@ pub(in crate::cache::tier::cold) struct Pulse {
     pub circumstances: Circumstances,
     /// Entries in the index.
     pub entries: u64,
+    /// Shadows in the index: snapshots hold them too.
+    pub shadows: u64,
     /// Raw bytes inserted since the last tuning.
     pub raw_bytes_since_tuning: u64,
     /// Raw bytes of live entries.
@@ -418,6 +420,6 @@ pub(in crate::cache::tier::cold) fn choose_task(accounts: &[AccountView], pulse:
     }
     let snapshot_after = SNAPSHOT_RECORDS.max(pulse.entries / 4);
     // Snapshots of what the store held once: twice what two new ones would take.
-    let outgrown = pulse.snapshot_bytes > STALE_SNAPSHOT_BYTES + 4 * SNAPSHOT_ENTRY_BYTES * pulse.entries;
+    let outgrown = pulse.snapshot_bytes > STALE_SNAPSHOT_BYTES + 4 * SNAPSHOT_ENTRY_BYTES * (pulse.entries + pulse.shadows);
     (pulse.records_since_snapshot > snapshot_after || outgrown).then_some(Due::Snapshot)
 }

@@ -198,7 +198,7 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
 
     fn push_recompressed(&mut self, survivor: &Survivor, meta: RecordMeta, raw: &[u8]) -> Result<()> {
         let (key, value) = raw.split_at(meta.key_len as usize);
-        let parameters = self.shared.parameters();
+        let parameters = self.shared.parameters(raw.len());
         let (encoded, dictionary_id) = {
             let dictionary = self.shared.dictionaries.read(parameters.dictionary);
             let encoded = compress(key, value, parameters, dictionary.as_ref(), 0);

@@ -1,20 +1,25 @@
-//! Tuning: sample live entries, measure, choose, apply.
+//! Tuning: sample live entries, measure, choose, apply, explain.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::files::remove_file;
+use super::sampling::{SAMPLED_AT, Sampled};
 use super::{CompactionSystem, TuningReport};
 use crate::cache::memory::efficiency_analyzer::{
-    Analysis, AnalysisError, DictionarySource, MemoryEfficiencyAnalyzer, Sample, Situation, Weights,
+    Analysis, AnalysisError, DictionarySource, Findings, MemoryEfficiencyAnalyzer, Present, Situation,
 };
-use crate::cache::tier::cold::compression::{CompressionParameters, Dictionary};
+use crate::cache::tier::cold::classes::{CLASSES, class_bytes_max};
+use crate::cache::tier::cold::compression::CompressionParameters;
 use crate::cache::tier::cold::core::manifest::replace_file;
 use crate::cache::tier::cold::core::names;
-use crate::cache::tier::cold::handle::{Lookup, lookup};
+use crate::cache::tier::cold::ledger::in_blocks;
+use crate::cache::tier::cold::core::tuning_file::write_report;
+use crate::cache::tier::cold::dictionary::Dictionary;
 use crate::cache::tier::cold::message::WriteRequest;
-use crate::cache::tier::cold::metadata_index::PARTITIONS;
-use crate::cache::tier::cold::open::parameters_entry;
+use crate::cache::tier::cold::parameters::{ParametersInForce, parameters_entry};
+use crate::cache::tier::cold::report::{ClassReport, CompressionChoice};
 use crate::cache::tier::cold::serialization::dictionary::{dictionary_id, encode_dictionary};
 use crate::cache::tier::cold::serialization::edit::{DictionaryEntry, Edit};
 use crate::cache::tier::cold::shared::Shared;
@@ -24,140 +29,206 @@ use crate::config::{Codec, Compression};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Disk;
 
-/// Entries taken from one partition of the index before the next one is looked at: partitions are cut by hash, so any
-/// of them is a fair sample, but a spread one is fairer.
-const SAMPLES_A_PARTITION: usize = 8;
-/// Raw bytes of a sample at most.
-const SAMPLE_BYTES_MAX: usize = 64 << 20;
+/// What a tuning has decided, while it is put into force.
+struct Applied {
+    before: ParametersInForce,
+    after: ParametersInForce,
+    /// Slots of the new dictionaries, by their index among the trained ones.
+    added: BTreeMap<usize, u8>,
+    /// There was no slot left for one; everything stays.
+    no_slot: bool,
+}
 
 impl CompactionSystem {
-    /// Up to `sample_entries_max` live entries, each as likely as the next: partitions in random order, and of each a
-    /// few entries at random.
-    pub(super) fn sample_entries<D: Disk, C: Clock>(&self, shared: &Shared<D, C>) -> Result<Vec<Sample>> {
-        let wanted = shared.config.sample_entries_max;
-        let mut order: Vec<u16> = (0..PARTITIONS).map(|number| number as u16).collect();
-        fastrand::shuffle(&mut order);
-        let mut samples = Vec::with_capacity(wanted);
-        let mut bytes = 0;
-        for number in order {
-            let mut entries = shared.index.partition(number);
-            entries.retain(|(_, entry)| !entry.is_shadow());
-            fastrand::shuffle(&mut entries);
-            for (id, entry) in entries.into_iter().take(SAMPLES_A_PARTITION) {
-                if samples.len() == wanted {
-                    return Ok(samples);
-                }
-                self.check_stop(shared)?;
-                // The very large ones are left out once they have had their share.
-                if bytes + entry.size.bytes_estimate() as usize > SAMPLE_BYTES_MAX {
-                    continue;
-                }
-                if let Lookup::Found(meta, raw) = lookup(shared, id, false)? {
-                    bytes += raw.len();
-                    samples.push(Sample { raw, key_len: meta.key_len as usize });
-                    shared.state.advance(0.4 * samples.len() as f32 / wanted as f32);
-                }
-            }
-        }
-        Ok(samples)
-    }
-
     pub(super) fn analyze<D: Disk, C: Clock>(
         &self,
         shared: &Shared<D, C>,
-        samples: &[Sample],
+        sampled: &Sampled,
     ) -> Result<Analysis> {
-        let parameters = shared.parameters();
-        let guard = shared.dictionaries.read(parameters.dictionary);
+        let parameters = shared.parameters_in_force();
         let situation = Situation {
             read_share: read_share(shared),
-            live_entries: shared.index.len(),
-            codec: parameters.codec,
-            dictionary: guard.as_ref(),
+            class_entries: sampled.entries,
+            common: parameters.common,
+            classes: parameters.classes,
+            dictionaries: &shared.dictionaries,
+            settled: self.parameters.expected_ratio > 0.0,
         };
-        let analyzer = MemoryEfficiencyAnalyzer::new(Weights::Balanced, fastrand::u64(..));
-        // Dictionary and parameters are written down after this, from 0.9 on.
-        let mut progress = |share: f32| shared.state.advance(0.4 + 0.5 * share);
-        let analysis = analyzer.analyze(samples, situation, &mut progress, &|| shared.state.should_stop());
+        let analyzer = MemoryEfficiencyAnalyzer::new(shared.config.weights, fastrand::u64(..));
+        // Dictionaries and parameters are written down after this, from 0.9 on.
+        let mut progress = |share: f32| shared.state.advance(SAMPLED_AT + 0.5 * share);
+        let should_stop = || shared.state.should_stop();
+        let analysis = analyzer.analyze(&sampled.samples, situation, &mut progress, &should_stop);
         analysis.map_err(|error| match error {
             AnalysisError::Stopped => Error::new(ErrorKind::Cancelled, "the tuning was cancelled"),
             AnalysisError::RoundTrip { .. } => Error::corruption(error.to_string()),
         })
     }
 
-    /// Puts the decision into force: the dictionary durable first, then the parameters, then both in use.
+    /// Puts the decisions into force: the dictionaries durable first, then the parameters, then both in use. Last, the
+    /// explanation is written down.
     pub(super) fn apply<D: Disk, C: Clock>(
         &mut self,
         shared: &Shared<D, C>,
-        analysis: Analysis,
+        sampled: &Sampled,
+        analysis: &Analysis,
         started: Instant,
     ) -> Result<TuningReport> {
-        let before = shared.parameters();
-        let previous = compression_choice(before, &shared.dictionaries);
+        let before = shared.parameters_in_force();
+        let previous = choices(&before, shared);
         let read_share = read_share(shared);
-        let decision = analysis.decision.clone();
-        let chosen = analysis.chosen().clone();
+        let expected_ratio = expected_ratio(analysis, sampled);
         let fixed = matches!(shared.config.compression, Compression::Fixed(_));
-        let mut reason = decision.reason;
-        let mut after = None;
-        if fixed {
-            reason = format!("the configuration fixes {previous}; measured only. {reason}");
-        } else if decision.changed {
-            let codec = chosen.candidate.choice.codec;
-            after = self.parameters_for(shared, codec, chosen.dictionary, &analysis)?;
-        }
-        let changed = after.is_some();
-        if changed || (!fixed && self.parameters.expected_ratio == 0.0) {
-            let after = after.unwrap_or(before);
-            let saved = self.save_parameters(shared, after, chosen.candidate.ratio as f32, changed);
-            if let (Err(_), DictionarySource::Trained(_), true) = (&saved, chosen.dictionary, changed) {
-                self.drop_dictionary(shared, after.dictionary)?;
+        let mut applied = Applied { before, after: before, added: BTreeMap::new(), no_slot: false };
+        if !fixed && analysis.enough_samples {
+            let outcome = self.put_into_force(shared, analysis, &mut applied, expected_ratio);
+            if outcome.is_err() {
+                // Durable, known, and needed by nothing.
+                for &slot in applied.added.values() {
+                    self.drop_dictionary(shared, slot)?;
+                }
             }
-            saved?;
-            if let (DictionarySource::Current, Codec::Zstd(level)) = (chosen.dictionary, after.codec) {
-                shared.dictionaries.set_level(after.dictionary, level);
-            }
-            shared.parameters.store(after.to_bits(), Ordering::Release);
+            outcome?;
         }
-        Ok(TuningReport {
-            sampled_entries: analysis.sampled_entries as u64,
-            sampled_bytes: analysis.sampled_bytes as u64,
-            entropy_bits: analysis.entropy_bits,
+        let now = shared.parameters_in_force();
+        let chosen = choices(&now, shared);
+        let report = |findings: &Findings, at: usize| {
+            let way = |parameters: &ParametersInForce| parameters.each().nth(at);
+            let stands = !fixed && !applied.no_slot;
+            ClassReport {
+                raw_bytes_max: None,
+                entries: sampled.entries.iter().sum(),
+                raw_bytes: sampled.raw_bytes.iter().sum(),
+                sampled_entries: findings.sampled_entries as u64,
+                sampled_bytes: findings.sampled_bytes as u64,
+                entropy_bits: findings.entropy_bits,
+                candidates: findings.candidates.iter().map(|measured| measured.candidate.clone()).collect(),
+                chosen_at: match stands {
+                    true => findings.chosen_at.map(|at| at as u32),
+                    false => None,
+                },
+                chosen: chosen[at],
+                previous: previous[at],
+                changed: way(&now).map(ungated) != way(&before).map(ungated),
+                is_own: stands && findings.is_own,
+                gate: way(&now).is_some_and(|parameters| parameters.gate),
+                reason: match (fixed, applied.no_slot) {
+                    (true, _) => {
+                        format!(
+                            "the configuration fixes {}; measured only. {}",
+                            previous[at], findings.reason
+                        )
+                    }
+                    (_, true) => format!("no dictionary slot is free; nothing changes. {}", findings.reason),
+                    _ => findings.reason.clone(),
+                },
+            }
+        };
+        let of_class = |class: usize| ClassReport {
+            raw_bytes_max: class_bytes_max(class).map(|bytes| bytes as u64),
+            entries: sampled.entries[class],
+            raw_bytes: sampled.raw_bytes[class],
+            ..report(&analysis.classes[class], class + 1)
+        };
+        let common = report(&analysis.common, 0);
+        let classes: Vec<ClassReport> = (0..CLASSES).map(of_class).collect();
+        let report = TuningReport {
+            at_ms: shared.clock.now_ms(),
+            weights: shared.config.weights,
             read_share,
-            candidates: analysis.candidates.into_iter().map(|measured| measured.candidate).collect(),
-            chosen: compression_choice(shared.parameters(), &shared.dictionaries),
-            previous,
-            changed,
-            reason,
+            sampled_entries: analysis.common.sampled_entries as u64,
+            sampled_bytes: analysis.common.sampled_bytes as u64,
+            changed: common.changed || classes.iter().any(|class| class.changed),
+            common,
+            classes,
+            expected_ratio: if analysis.enough_samples { expected_ratio } else { 0.0 },
             duration: started.elapsed(),
-        })
+        };
+        explain(shared, &report)?;
+        Ok(report)
     }
 
-    /// The parameters of a choice, its dictionary ready for use; `None` if there is no slot left for a new one.
+    fn put_into_force<D: Disk, C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        analysis: &Analysis,
+        applied: &mut Applied,
+        expected_ratio: f64,
+    ) -> Result<()> {
+        let is_followed = analysis.classes.iter().any(|findings| !findings.is_own);
+        let after = ParametersInForce {
+            // What nobody follows stays as it is: a new dictionary for it would be one for nothing.
+            common: match is_followed {
+                true => self.parameters_for(shared, &analysis.common, analysis, applied)?,
+                false => applied.before.common,
+            },
+            classes: {
+                let mut classes = applied.before.classes;
+                for (parameters, findings) in classes.iter_mut().zip(&analysis.classes) {
+                    *parameters = self.parameters_for(shared, findings, analysis, applied)?;
+                }
+                classes
+            },
+        };
+        if applied.no_slot {
+            return Ok(());
+        }
+        applied.after = after;
+        let is_changed = |(before, after): (CompressionParameters, CompressionParameters)| {
+            ungated(before) != ungated(after)
+        };
+        let changed = applied.before.each().zip(after.each()).any(is_changed);
+        if !changed && after == applied.before && self.parameters.expected_ratio > 0.0 {
+            return Ok(());
+        }
+        self.save_parameters(shared, &after, expected_ratio as f32, changed)?;
+        // First the levels of both, then the parameters, then those of the new ones alone.
+        for slot in shared.dictionaries.slots() {
+            let levels = [applied.before.levels_of(slot), after.levels_of(slot)].concat();
+            if !after.levels_of(slot).is_empty() {
+                shared.dictionaries.set_levels(slot, &levels);
+            }
+        }
+        shared.set_parameters(&after);
+        for slot in shared.dictionaries.slots() {
+            shared.dictionaries.set_levels(slot, &after.levels_of(slot));
+        }
+        Ok(())
+    }
+
+    /// The parameters of a choice, its dictionary durable, known and in the table.
     fn parameters_for<D: Disk, C: Clock>(
         &mut self,
         shared: &Shared<D, C>,
-        codec: Codec,
-        source: DictionarySource,
+        findings: &Findings,
         analysis: &Analysis,
-    ) -> Result<Option<CompressionParameters>> {
+        applied: &mut Applied,
+    ) -> Result<CompressionParameters> {
+        let Present { codec, dictionary } = findings.chosen;
         let level = match codec {
             Codec::Zstd(level) => level,
             Codec::None | Codec::Lz4 => 0,
         };
-        let dictionary = match source {
+        let dictionary = match dictionary {
             DictionarySource::None => 0,
-            DictionarySource::Current => shared.parameters().dictionary,
-            DictionarySource::Trained(at) => {
-                let Some(slot) = shared.dictionaries.free_slot() else {
-                    tracing::warn!("255 dictionaries are in use; no new one until compaction has freed one");
-                    return Ok(None);
-                };
-                self.add_dictionary(shared, slot, &analysis.trained[at], level)?;
-                slot
-            }
+            DictionarySource::Current(slot) => slot,
+            DictionarySource::Trained(at) => match applied.added.get(&at) {
+                Some(&slot) => slot,
+                None => {
+                    let Some(slot) = shared.dictionaries.free_slot() else {
+                        tracing::warn!(
+                            "255 dictionaries are in use; no new one until compaction has freed one"
+                        );
+                        applied.no_slot = true;
+                        return Ok(CompressionParameters::plain(codec));
+                    };
+                    self.add_dictionary(shared, slot, &analysis.trained[at], level)?;
+                    applied.added.insert(at, slot);
+                    slot
+                }
+            },
         };
-        Ok(Some(CompressionParameters { codec, dictionary }))
+        Ok(CompressionParameters { codec, dictionary, gate: findings.gate })
     }
 
     /// Makes a dictionary durable, then known, then usable: no record names it before.
@@ -173,7 +244,12 @@ impl CompactionSystem {
         let dictionary = Dictionary::new(slot, bytes.to_vec(), level)
             .map_err(|error| Error::corruption(format!("a freshly trained dictionary: {error}")))?;
         let path = names::dictionary(dir, slot, id);
-        replace_file(&shared.disk, dir, &path, &encode_dictionary(slot, bytes))?;
+        let encoded = encode_dictionary(slot, bytes);
+        shared.ledger.enter(in_blocks(encoded.len() as u64));
+        if let Err(error) = replace_file(&shared.disk, dir, &path, &encoded) {
+            shared.ledger.strike(in_blocks(encoded.len() as u64));
+            return Err(error);
+        }
         let entry = DictionaryEntry { slot, id, bytes: bytes.len() as u32 };
         if let Err(error) = self.commit(Edit::AddDictionary(entry.clone())) {
             // If the commit may be on disk, so must the file be.
@@ -190,7 +266,7 @@ impl CompactionSystem {
     fn save_parameters<D: Disk, C: Clock>(
         &mut self,
         shared: &Shared<D, C>,
-        parameters: CompressionParameters,
+        parameters: &ParametersInForce,
         expected_ratio: f32,
         changed: bool,
     ) -> Result<()> {
@@ -207,14 +283,15 @@ impl CompactionSystem {
         &mut self,
         shared: &Shared<D, C>,
     ) -> Result<()> {
-        let current = shared.parameters().dictionary;
+        let parameters = shared.parameters_in_force();
+        let in_force = |slot: u8| parameters.each().any(|parameters| parameters.dictionary == slot);
         for slot in shared.dictionaries.slots() {
             let used = || shared.slab.accounts().iter().any(|account| account.summary.uses_dictionary(slot));
-            if slot == current || used() {
+            if in_force(slot) || used() {
                 continue;
             }
-            // Callers compress with the dictionary in force only, and hold its lock until their record is in the
-            // queue. So once these have let go, and the queue has passed a barrier, every record that needs it is in
+            // Callers compress with a dictionary in force for their class only, and hold its lock until their record
+            // is in the queue. So once these have let go, and the queue has passed a barrier, every record that needs it is in
             // an account.
             shared.dictionaries.wait_for_readers(slot);
             self.ask(|reply| WriteRequest::Barrier { sync: false, reply })?;
@@ -243,4 +320,37 @@ fn read_share<D: Disk, C: Clock>(shared: &Shared<D, C>) -> f64 {
     let reads = (counters.hits.load(Ordering::Relaxed) + counters.misses.load(Ordering::Relaxed)) as f64;
     let writes = counters.inserts.load(Ordering::Relaxed) as f64;
     if reads + writes == 0.0 { 0.5 } else { reads / (reads + writes) }
+}
+
+/// The gate decides what is tried, not what is stored: another one is no change that segments would have to follow.
+fn ungated(parameters: CompressionParameters) -> CompressionParameters {
+    CompressionParameters { gate: false, ..parameters }
+}
+
+/// For people: the common choice, then that of each class.
+fn choices<D: Disk, C: Clock>(
+    parameters: &ParametersInForce,
+    shared: &Shared<D, C>,
+) -> Vec<CompressionChoice> {
+    parameters.each().map(|parameters| compression_choice(parameters, &shared.dictionaries)).collect()
+}
+
+/// Raw / stored bytes of all live entries, if each class is stored as decided.
+fn expected_ratio(analysis: &Analysis, sampled: &Sampled) -> f64 {
+    let raw_bytes = sampled.raw_bytes.map(|bytes| bytes as f64);
+    let classes = analysis.classes.iter().zip(raw_bytes);
+    let stored: f64 = classes.map(|(findings, raw_bytes)| raw_bytes / findings.ratio()).sum();
+    if stored > 0.0 { raw_bytes.iter().sum::<f64>() / stored } else { analysis.common.ratio() }
+}
+
+/// Writes the explanation down. A store that cannot is none the worse, unless the directory's sync failed.
+fn explain<D: Disk, C: Clock>(shared: &Shared<D, C>, report: &TuningReport) -> Result<()> {
+    match write_report(&shared.disk, &shared.config.dir, report) {
+        Err(error) if error.is_read_only() => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "the tuning took effect, but its explanation was not written down");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }

@@ -11,3 +11,4 @@ pub mod segment;
 pub mod slab;
 pub mod snapshot;
 pub(super) mod storage;
+pub(super) mod tuning_file;

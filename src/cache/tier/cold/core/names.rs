@@ -7,6 +7,9 @@ pub const LOCK: &str = "LOCK";
 /// Names the manifest in force.
 pub const CURRENT: &str = "CURRENT";
 
+/// The last tuning, explained.
+pub const TUNING: &str = "TUNING";
+
 /// What a file in the directory is, judged by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
@@ -20,7 +23,7 @@ pub enum FileKind {
     Manifest(u64),
     /// Something that was being written.
     Temporary,
-    /// The lock or the pointer to the manifest.
+    /// The lock, the pointer to the manifest, or the explanation of the last tuning.
     Fixed,
     /// Not ours: never touched.
     Foreign,
@@ -28,7 +31,7 @@ pub enum FileKind {
 
 /// Judges a name.
 pub fn kind_of(name: &str) -> FileKind {
-    if name == LOCK || name == CURRENT {
+    if name == LOCK || name == CURRENT || name == TUNING {
         return FileKind::Fixed;
     }
     if let Some(stem) = name.strip_suffix(".tmp") {

@@ -15,7 +15,7 @@ use super::segment::{ReadError, Scan, read_footer, row_bytes, scan_records};
 use super::slab::{OpenSegment, Slab};
 use super::snapshot::{NOWHERE, load_snapshot};
 use crate::cache::stats::RecoveryStats;
-use crate::cache::tier::cold::compression::{Dictionary, DictionaryTable};
+use crate::cache::tier::cold::dictionary::{Dictionary, DictionaryTable};
 use crate::cache::tier::cold::metadata_index::{
     EntryId, IndexEntry, Location, MetadataIndex, PARTITIONS, SizeClass,
 };
@@ -137,7 +137,8 @@ impl<D: Disk> Recovery<'_, D> {
                 }
                 Err(error) => return Err(Error::io("read", &path, error)),
             };
-            let level = self.manifest.parameters.level;
+            // Whoever uses it prepares it for the levels in force.
+            let level = self.manifest.parameters.common.level;
             match decode_dictionary(&bytes, entry.id, entry.bytes as usize) {
                 Ok((content, damaged)) => {
                     if damaged {

@@ -6,7 +6,8 @@ use std::io;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::cache::tier::cold::compression::{CodecId, DictionaryTable, FRAME_ROOM, decompress};
+use crate::cache::tier::cold::compression::{CodecId, FRAME_ROOM, decompress};
+use crate::cache::tier::cold::dictionary::DictionaryTable;
 use crate::cache::tier::cold::serialization::footer::{FooterRow, TRAILER_BYTES, VerifiedTrailer};
 use crate::cache::tier::cold::serialization::record::{
     Place, RECORD_ALIGN, RECORD_HEADER_BYTES, RecordMeta, UnverifiedRecord, payload_sum, record_bytes,

@@ -18,6 +18,9 @@ const FRAME_HEADER_BYTES: usize = 24;
 pub const BLOCK_BYTES: usize = 4096;
 const HEADER_BYTES: usize = 16;
 
+/// Classes of records by raw size.
+pub const PARAMETER_CLASSES: usize = 4;
+
 /// The header of a manifest file: one block.
 pub fn manifest_header() -> Vec<u8> {
     let mut header = seal_block(MAGIC, &[]);
@@ -82,15 +85,26 @@ pub struct SnapshotEntry {
     pub file_bytes: u64,
 }
 
-/// How records are compressed from now on.
-#[derive(Clone, Copy, Debug, PartialEq, SchemaWrite, SchemaRead)]
-pub struct ParametersEntry {
+/// One way to compress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, SchemaWrite, SchemaRead)]
+pub struct ChoiceEntry {
     /// Codec number.
     pub codec: u8,
     /// Its level.
     pub level: i8,
     /// Dictionary slot; 0 = none.
     pub dictionary: u8,
+    /// 1 = values are looked at before they are compressed; 0 = they are not.
+    pub gate: u8,
+}
+
+/// How records are compressed from now on.
+#[derive(Clone, Copy, Debug, PartialEq, SchemaWrite, SchemaRead)]
+pub struct ParametersEntry {
+    /// What suits all records together; classes without a choice of their own have this one.
+    pub common: ChoiceEntry,
+    /// Records by class of raw size.
+    pub classes: [ChoiceEntry; PARAMETER_CLASSES],
     /// Raw / stored bytes measured when it was chosen; 0 = never measured.
     pub expected_ratio: f32,
     /// Segments with a lower number were begun before it was chosen.

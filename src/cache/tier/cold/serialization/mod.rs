@@ -10,6 +10,7 @@ pub mod footer;
 pub mod record;
 pub mod segment;
 pub mod snapshot;
+pub mod tuning;
 
 use wincode::config::Configuration;
 

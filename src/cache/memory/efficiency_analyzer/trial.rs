@@ -1,0 +1,568 @@
+//! One analysis under way. First [`select`](Trial::select) finds what is worth timing, by its size alone; then
+//! [`time`](Trial::time) times all of that together; [`table`](Trial::table) prices it.
+
+use std::time::Instant;
+
+use super::choice::Present;
+use super::{
+    AnalysisError, DICTIONARY_BYTES, DICTIONARY_BYTES_SPACE, DictionarySource, ENTROPY_RANDOM_BITS,
+    HOLDOUT_BYTES_MAX, HOLDOUT_DIVISOR, LEVELS, LEVELS_SPACE, MeasuredCandidate, ROUNDS, RUN_ENTRIES, Sample,
+    Situation, TIMING_FROM, TRAINING_BYTES_MAX, TURN_TIME, Weights, entropy_bits, samples_of,
+};
+use crate::cache::tier::cold::classes::CLASSES;
+use crate::cache::tier::cold::compression::{
+    CompressionParameters, DecodeError, Encoded, FRAME_ROOM, compress, decompress, saves_enough,
+};
+use crate::cache::tier::cold::dictionary::{Dictionary, train_dictionary};
+use crate::cache::tier::cold::gate::looks_random;
+use crate::cache::tier::cold::report::{Candidate, CompressionChoice};
+use crate::config::Codec;
+
+/// The gate is used where it stops this share of a class's entries at least; and given up below the second.
+const GATED_SHARE_MIN: f64 = 0.02;
+const GATED_SHARE_KEPT: f64 = 0.005;
+/// And where it costs at most this share of the stored bytes; given up above the second, under the 1 % that no class
+/// may lose.
+const GATE_LOSS_MAX: f64 = 0.005;
+const GATE_LOSS_KEPT: f64 = 0.008;
+
+/// What a table of candidates is about.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Scope {
+    /// One choice for all.
+    Common,
+    /// A class, which may share the dictionary of the common choice.
+    Class {
+        /// Which.
+        class: usize,
+        /// What suits all.
+        common: Present,
+    },
+}
+
+/// The samples of one class.
+struct Group<'a> {
+    class: usize,
+    training: Vec<&'a Sample>,
+    holdout: Vec<&'a Sample>,
+    entropy_bits: f64,
+    gate: bool,
+    /// Nothing shrinks it: only the few candidates that showed it are measured.
+    hopeless: bool,
+}
+
+impl Group<'_> {
+    fn raw_bytes(&self) -> usize {
+        self.holdout.iter().map(|sample| sample.raw.len()).sum()
+    }
+}
+
+/// A candidate under measurement.
+struct Contender {
+    choice: CompressionChoice,
+    source: DictionarySource,
+    dictionary: Option<Dictionary>,
+    /// By group; `None` where it was not measured.
+    measured: Vec<Option<Measured>>,
+}
+
+struct Measured {
+    stored_bytes: usize,
+    /// Best times so far of each run of [`RUN_ENTRIES`] entries: to compress, to decompress, in nanoseconds.
+    best_ns: Vec<(f64, f64)>,
+}
+
+pub(super) struct Trial<'a, 'call> {
+    groups: Vec<Group<'a>>,
+    situation: Situation<'a>,
+    byte_price_ns: f64,
+    levels: &'static [i8],
+    dictionary_bytes: &'static [usize],
+    contenders: Vec<Contender>,
+    trained: Vec<Vec<u8>>,
+    /// What each was trained on, and to which size at most.
+    recipes: Vec<(Vec<usize>, usize)>,
+    steps_done: u32,
+    steps_planned: u32,
+    progress: &'call mut dyn FnMut(f32),
+    should_stop: &'call dyn Fn() -> bool,
+}
+
+impl<'a, 'call> Trial<'a, 'call> {
+    pub(super) fn new(
+        samples: &'a [Sample],
+        situation: Situation<'a>,
+        weights: Weights,
+        seed: u64,
+        progress: &'call mut dyn FnMut(f32),
+        should_stop: &'call dyn Fn() -> bool,
+    ) -> Self {
+        let group = |class: usize| {
+            let sampled = samples_of(samples, class);
+            let entropy_bits = entropy_bits(sampled.iter().map(|sample| &sample.raw[..]));
+            let (training, holdout) = split(&sampled, seed ^ class as u64);
+            Group { class, training, holdout, entropy_bits, gate: false, hopeless: false }
+        };
+        let mut groups: Vec<Group<'a>> =
+            (0..CLASSES).map(group).filter(|group| !group.holdout.is_empty()).collect();
+        if groups.is_empty() {
+            groups.push(group(0));
+        }
+        let (levels, dictionary_bytes): (&[i8], &[usize]) = match weights {
+            Weights::Space => (&LEVELS_SPACE, &DICTIONARY_BYTES_SPACE),
+            Weights::Speed | Weights::Balanced => (&LEVELS, &DICTIONARY_BYTES),
+        };
+        // None, lz4, the present choice; the trainings; each level alone, with each new dictionary, with the present.
+        let planned = 4 + dictionary_bytes.len() + levels.len() * (2 + 2 * dictionary_bytes.len());
+        Self {
+            steps_planned: (planned * groups.len()) as u32,
+            groups,
+            situation,
+            byte_price_ns: weights.byte_price_ns(),
+            levels,
+            dictionary_bytes,
+            contenders: Vec::new(),
+            trained: Vec::new(),
+            recipes: Vec::new(),
+            steps_done: 0,
+            progress,
+            should_stop,
+        }
+    }
+
+    pub(super) fn situation(&self) -> &Situation<'a> {
+        &self.situation
+    }
+
+    /// The dictionaries. Those that were chosen are trained anew on the whole sample: what was held out has served its
+    /// purpose, and a third more to learn from makes small samples' dictionaries better.
+    pub(super) fn into_trained(mut self, chosen: &[DictionarySource]) -> Vec<Vec<u8>> {
+        for (at, (groups, bytes_max)) in self.recipes.iter().enumerate() {
+            if !chosen.contains(&DictionarySource::Trained(at)) {
+                continue;
+            }
+            let parts = |&group: &usize| {
+                let Group { training, holdout, .. } = &self.groups[group];
+                training.iter().chain(holdout)
+            };
+            let mut samples: Vec<&Sample> = groups.iter().flat_map(parts).copied().collect();
+            fastrand::Rng::with_seed(samples.len() as u64).shuffle(&mut samples);
+            cap(&mut samples, TRAINING_BYTES_MAX);
+            let raws: Vec<&[u8]> = samples.iter().map(|sample| &sample.raw[..]).collect();
+            if let Some(bytes) = train_dictionary(&raws, *bytes_max) {
+                self.trained[at] = bytes;
+            }
+        }
+        self.trained
+    }
+
+    /// Whether the values of a class are to be looked at before they are compressed.
+    pub(super) fn gate(&self, class: usize) -> bool {
+        self.groups.iter().any(|group| group.class == class && group.gate)
+    }
+
+    /// Takes up what there is reason to measure, in the order that `MemoryEfficiencyAnalyzer::analyze` states.
+    pub(super) fn select(&mut self) -> Result<(), AnalysisError> {
+        let mut present = vec![self.situation.common];
+        for class in self.situation.classes {
+            if !present.contains(&class) {
+                present.push(class);
+            }
+        }
+        for group in 0..self.groups.len() {
+            let class = self.groups[group].class;
+            self.try_alone(group, Codec::None)?;
+            let lz4_saves = self.try_alone(group, Codec::Lz4)?;
+            let zstd_saves = self.try_alone(group, Codec::Zstd(1))?;
+            for parameters in [self.situation.common, self.situation.classes[class]] {
+                self.try_present(group, parameters)?;
+            }
+            let mut shrinks = lz4_saves || zstd_saves;
+            if !shrinks && self.groups[group].entropy_bits < ENTROPY_RANDOM_BITS {
+                let own = self.train(&[group], self.dictionary_bytes[0])?;
+                shrinks = self.try_trained(group, own, 1)?;
+            }
+            self.groups[group].hopeless = !shrinks;
+        }
+        let hopeful: Vec<usize> =
+            (0..self.groups.len()).filter(|&group| !self.groups[group].hopeless).collect();
+        if !hopeful.is_empty() {
+            self.select_for(&hopeful, &present)?;
+        }
+        // Also for those that nothing shrinks: a class too small for a choice of its own follows the common one.
+        for group in 0..self.groups.len() {
+            self.judge_gate(group);
+        }
+        Ok(())
+    }
+
+    /// Takes up everything there is for the classes that can be shrunk.
+    fn select_for(
+        &mut self,
+        hopeful: &[usize],
+        present: &[CompressionParameters],
+    ) -> Result<(), AnalysisError> {
+        let mut common = Vec::new();
+        for &bytes in self.dictionary_bytes {
+            common.push(self.train(hopeful, bytes)?);
+        }
+        let slots: Vec<u8> = self.slots_in_use();
+        for &group in hopeful {
+            let mut trained = common.clone();
+            // A class that is all there is learns nothing new from itself.
+            if hopeful.len() > 1 {
+                for &bytes in self.dictionary_bytes {
+                    trained.push(self.train(&[group], bytes)?);
+                }
+            }
+            for &parameters in present {
+                self.try_present(group, parameters)?;
+            }
+            for &level in self.levels {
+                self.try_alone(group, Codec::Zstd(level))?;
+                for &slot in &slots {
+                    self.try_current(group, slot, level)?;
+                }
+                for &dictionary in &trained {
+                    self.try_trained(group, dictionary, level)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn slots_in_use(&self) -> Vec<u8> {
+        let mut slots = Vec::new();
+        for parameters in std::iter::once(self.situation.common).chain(self.situation.classes) {
+            if let DictionarySource::Current(slot) = self.situation.present(parameters).dictionary
+                && !slots.contains(&slot)
+            {
+                slots.push(slot);
+            }
+        }
+        slots
+    }
+
+    /// Whether the gate stops enough values of the class, and none that the best candidate would have shrunk. The present
+    /// dictionaries are left out: they may hold the very values of this sample, which later values will not find there.
+    fn judge_gate(&mut self, group: usize) {
+        let stored = |contender: &&Contender| contender.measured[group].as_ref().map(|it| it.stored_bytes);
+        let is_new = |contender: &&Contender| !matches!(contender.source, DictionarySource::Current(_));
+        let measured = self.contenders.iter().filter(is_new).filter(|contender| stored(contender).is_some());
+        let Some(best) = measured.min_by_key(|contender| stored(contender)) else { return };
+        let Group { class, holdout, .. } = &self.groups[group];
+        let is_stopped = |sample: &&&Sample| {
+            let (key, value) = sample.parts();
+            looks_random(key, value)
+        };
+        let stopped: Vec<&&Sample> = holdout.iter().filter(is_stopped).collect();
+        let lost: usize = stopped
+            .iter()
+            .map(|sample| sample.raw.len() + FRAME_ROOM - best.store(sample, false).stored.len())
+            .sum();
+        let share = stopped.len() as f64 / holdout.len().max(1) as f64;
+        let loss = lost as f64 / stored(&best).unwrap_or(0).max(1) as f64;
+        let (share_min, loss_max) = match self.situation.classes[*class].gate {
+            true => (GATED_SHARE_KEPT, GATE_LOSS_KEPT),
+            false => (GATED_SHARE_MIN, GATE_LOSS_MAX),
+        };
+        self.groups[group].gate = share >= share_min && loss <= loss_max;
+    }
+
+    /// Trains a dictionary on the samples of these groups; its index, or `None` if there is too little to learn from.
+    fn train(&mut self, groups: &[usize], bytes_max: usize) -> Result<Option<usize>, AnalysisError> {
+        self.step()?;
+        let mut training: Vec<&Sample> =
+            groups.iter().flat_map(|&group| &self.groups[group].training).copied().collect();
+        if groups.len() > 1 {
+            // In turn, so that the cap cuts all of them alike. Equal seeds, equal dictionaries.
+            fastrand::Rng::with_seed(training.len() as u64).shuffle(&mut training);
+            cap(&mut training, TRAINING_BYTES_MAX);
+        }
+        let raws: Vec<&[u8]> = training.iter().map(|sample| &sample.raw[..]).collect();
+        let Some(bytes) = train_dictionary(&raws, bytes_max) else { return Ok(None) };
+        self.trained.push(bytes);
+        self.recipes.push((groups.to_vec(), bytes_max));
+        Ok(Some(self.trained.len() - 1))
+    }
+
+    fn try_alone(&mut self, group: usize, codec: Codec) -> Result<bool, AnalysisError> {
+        self.try_out(group, codec, DictionarySource::None)
+    }
+
+    fn try_trained(
+        &mut self,
+        group: usize,
+        trained: Option<usize>,
+        level: i8,
+    ) -> Result<bool, AnalysisError> {
+        match trained {
+            Some(index) => self.try_out(group, Codec::Zstd(level), DictionarySource::Trained(index)),
+            None => Ok(false),
+        }
+    }
+
+    fn try_current(&mut self, group: usize, slot: u8, level: i8) -> Result<bool, AnalysisError> {
+        self.try_out(group, Codec::Zstd(level), DictionarySource::Current(slot))
+    }
+
+    fn try_present(
+        &mut self,
+        group: usize,
+        parameters: CompressionParameters,
+    ) -> Result<bool, AnalysisError> {
+        let Present { codec, dictionary } = self.situation.present(parameters);
+        self.try_out(group, codec, dictionary)
+    }
+
+    /// Takes up one candidate for a group, unless it is there already, and round-trips the hold-out; whether it saves
+    /// an eighth.
+    fn try_out(
+        &mut self,
+        group: usize,
+        codec: Codec,
+        source: DictionarySource,
+    ) -> Result<bool, AnalysisError> {
+        let raw_bytes = self.groups[group].raw_bytes();
+        let known =
+            self.contenders.iter().position(|known| known.choice.codec == codec && known.source == source);
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let Ok(dictionary) = self.prepare(codec, source) else { return Ok(false) };
+                let bytes = dictionary.as_ref().map_or(0, |dictionary| dictionary.bytes().len());
+                let dictionary_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+                let choice = CompressionChoice { codec, dictionary_bytes };
+                let measured = self.groups.iter().map(|_| None).collect();
+                self.contenders.push(Contender { choice, source, dictionary, measured });
+                self.contenders.len() - 1
+            }
+        };
+        if let Some(measured) = &self.contenders[at].measured[group] {
+            return Ok(saves_enough(measured.stored_bytes, raw_bytes));
+        }
+        self.step()?;
+        let holdout = &self.groups[group].holdout;
+        let stored_bytes = self.contenders[at].round_trip(holdout)?;
+        let best_ns = vec![(f64::MAX, f64::MAX); holdout.len().div_ceil(RUN_ENTRIES)];
+        self.contenders[at].measured[group] = Some(Measured { stored_bytes, best_ns });
+        Ok(saves_enough(stored_bytes, raw_bytes))
+    }
+
+    /// The candidate's dictionary, prepared anew: the one in use is prepared for other levels, and other threads use
+    /// it. One that zstd refuses is no candidate.
+    fn prepare(&self, codec: Codec, source: DictionarySource) -> Result<Option<Dictionary>, DecodeError> {
+        let level = match codec {
+            Codec::Zstd(level) => level,
+            Codec::None | Codec::Lz4 => return Ok(None),
+        };
+        let bytes = match source {
+            DictionarySource::None => return Ok(None),
+            DictionarySource::Trained(index) => self.trained[index].clone(),
+            DictionarySource::Current(slot) => match self.situation.dictionaries.read(slot).as_ref() {
+                Some(current) => current.bytes().to_vec(),
+                None => return Err(DecodeError::Dictionary { slot, bytes: 0 }),
+            },
+        };
+        Dictionary::new(1, bytes, level).map(Some)
+    }
+
+    /// Times all candidates, turn and turn about; once more, the best times of both count. The progress goes `from`
+    /// one share `to` another.
+    pub(super) fn time(&mut self, from: f32, to: f32) -> Result<(), AnalysisError> {
+        let of_group = |group: usize| {
+            let measured = |at: &usize| self.contenders[*at].measured[group].is_some();
+            (0..self.contenders.len()).filter(measured).map(move |at| (group, at)).collect::<Vec<_>>()
+        };
+        let pairs: Vec<(usize, usize)> = (0..self.groups.len()).flat_map(of_group).collect();
+        let turns = ROUNDS * pairs.len();
+        for turn in 0..turns {
+            if (self.should_stop)() {
+                return Err(AnalysisError::Stopped);
+            }
+            (self.progress)(from + (to - from) * turn as f32 / turns as f32);
+            let (group, at) = pairs[turn % pairs.len()];
+            let Group { holdout, gate, hopeless, .. } = &self.groups[group];
+            // Where nothing shrinks, the gate would hide what the attempts cost.
+            let gate = *gate && !hopeless;
+            let began = Instant::now();
+            loop {
+                self.contenders[at].time_once(group, holdout, gate);
+                if holdout.is_empty() || began.elapsed() >= TURN_TIME {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every candidate there is for a scope, priced, cheapest first.
+    pub(super) fn table(&self, scope: Scope) -> Vec<MeasuredCandidate> {
+        let groups: Vec<usize> = match scope {
+            Scope::Class { class, .. } => {
+                (0..self.groups.len()).filter(|&group| self.groups[group].class == class).collect()
+            }
+            Scope::Common => {
+                // A class that nothing shrinks has no part in it, unless that is so for all.
+                let all_hopeless = self.groups.iter().all(|group| group.hopeless);
+                let counts = |&group: &usize| all_hopeless || !self.groups[group].hopeless;
+                (0..self.groups.len()).filter(counts).collect()
+            }
+        };
+        let is_measured = |contender: &&Contender| {
+            !groups.is_empty() && groups.iter().all(|&group| contender.measured[group].is_some())
+        };
+        let mut table: Vec<MeasuredCandidate> = self
+            .contenders
+            .iter()
+            .filter(is_measured)
+            .map(|contender| self.price(contender, &groups, scope))
+            .collect();
+        table.sort_by(|a, b| a.candidate.cost_ns.total_cmp(&b.candidate.cost_ns));
+        table
+    }
+
+    /// The cost model of the analyzer's header, averaged over groups by their live entries.
+    fn price(&self, contender: &Contender, groups: &[usize], scope: Scope) -> MeasuredCandidate {
+        let Contender { choice, source, .. } = *contender;
+        let (mut weights, mut compress_ns, mut decompress_ns, mut stored, mut raw) =
+            (0.0, 0.0, 0.0, 0.0, 0.0);
+        for &group in groups {
+            let Some(measured) = &contender.measured[group] else { continue };
+            let sampled = self.groups[group].holdout.len().max(1) as f64;
+            let weight = self.situation.class_entries[self.groups[group].class].max(1) as f64;
+            let a_sample = weight / sampled;
+            weights += weight;
+            compress_ns += a_sample * measured.best_ns.iter().map(|best| best.0).sum::<f64>();
+            decompress_ns += a_sample * measured.best_ns.iter().map(|best| best.1).sum::<f64>();
+            stored += a_sample * measured.stored_bytes as f64;
+            raw += a_sample * self.groups[group].raw_bytes() as f64;
+        }
+        let (compress_ns, decompress_ns) = (compress_ns / weights, decompress_ns / weights);
+        let dictionary_bytes = 2.0 * f64::from(choice.dictionary_bytes) / self.sharing(contender, scope);
+        let write_share = self.situation.write_share();
+        let cpu_ns = write_share * compress_ns + (1.0 - write_share) * decompress_ns;
+        let cost_ns = cpu_ns + self.byte_price_ns * (stored / weights + dictionary_bytes);
+        let ratio = if stored == 0.0 { 1.0 } else { raw / stored };
+        let newly_trained = matches!(source, DictionarySource::Trained(_));
+        let candidate = Candidate { choice, newly_trained, ratio, compress_ns, decompress_ns, cost_ns };
+        MeasuredCandidate { candidate, dictionary: source }
+    }
+
+    /// Live entries over which the dictionary of a candidate is spread: all if it is or would be the common one,
+    /// those of the classes that use it already, or those of the class.
+    fn sharing(&self, contender: &Contender, scope: Scope) -> f64 {
+        let entries = &self.situation.class_entries;
+        let all: u64 = entries.iter().sum();
+        let shared = match (scope, contender.source) {
+            (Scope::Common, _) => all,
+            (Scope::Class { common, .. }, source) if common.dictionary == source => all,
+            (Scope::Class { class, .. }, DictionarySource::Current(slot)) => {
+                let uses = |at: &usize| *at == class || self.situation.classes[*at].dictionary == slot;
+                (0..CLASSES).filter(uses).map(|at| entries[at]).sum()
+            }
+            (Scope::Class { class, .. }, _) => entries[class],
+        };
+        shared.max(1) as f64
+    }
+
+    /// Reports the progress before the next training or candidate, or stops.
+    fn step(&mut self) -> Result<(), AnalysisError> {
+        if (self.should_stop)() {
+            return Err(AnalysisError::Stopped);
+        }
+        (self.progress)(TIMING_FROM * (self.steps_done as f32 / self.steps_planned as f32).min(1.0));
+        self.steps_done += 1;
+        Ok(())
+    }
+}
+
+impl Contender {
+    fn store(&self, sample: &Sample, gate: bool) -> Encoded {
+        let (key, value) = sample.parts();
+        let slot = self.dictionary.as_ref().map_or(0, Dictionary::slot);
+        let parameters = CompressionParameters { codec: self.choice.codec, dictionary: slot, gate };
+        compress(key, value, parameters, self.dictionary.as_ref(), FRAME_ROOM)
+    }
+
+    /// Into a fresh buffer, as a `get` needs one.
+    fn read(&self, stored: &mut Encoded, raw_len: usize) -> Result<Vec<u8>, DecodeError> {
+        let mut out = Vec::new();
+        let dictionary = self.dictionary.as_ref().filter(|_| stored.dictionary != 0);
+        decompress(stored.codec, dictionary, &mut stored.stored, raw_len, &mut out)?;
+        Ok(out)
+    }
+
+    /// Stores and reads every entry, compares every byte and counts the stored ones.
+    fn round_trip(&self, holdout: &[&Sample]) -> Result<usize, AnalysisError> {
+        let mut stored_bytes = 0;
+        for sample in holdout {
+            let raw_len = sample.raw.len();
+            let mut stored = self.store(sample, false);
+            stored_bytes += stored.stored.len() - FRAME_ROOM;
+            let source = match self.read(&mut stored, raw_len) {
+                Ok(out) if out == sample.raw => continue,
+                Ok(_) => None,
+                Err(error) => Some(error),
+            };
+            return Err(AnalysisError::RoundTrip { choice: self.choice, raw_len, source });
+        }
+        Ok(stored_bytes)
+    }
+
+    /// One timed pass. Wall clock, because thread time is not to be had safely; the best of many short runs stands in
+    /// for it.
+    fn time_once(&mut self, group: usize, holdout: &[&Sample], gate: bool) {
+        for (run, place) in holdout.chunks(RUN_ENTRIES).zip(0..) {
+            let started = Instant::now();
+            let mut stored: Vec<Encoded> = run.iter().map(|sample| self.store(sample, gate)).collect();
+            let compress_ns = started.elapsed().as_nanos() as f64;
+            let started = Instant::now();
+            for (stored, sample) in stored.iter_mut().zip(run) {
+                // Compared in the round trip; only the time counts here.
+                let _ = std::hint::black_box(self.read(stored, sample.raw.len()));
+            }
+            let decompress_ns = started.elapsed().as_nanos() as f64;
+            let Some(measured) = &mut self.measured[group] else { return };
+            let best: &mut (f64, f64) = &mut measured.best_ns[place];
+            *best = (best.0.min(compress_ns), best.1.min(decompress_ns));
+        }
+    }
+}
+
+/// Splits into training and hold-out, both in random order and both capped in bytes. Stratified by size: of every
+/// four entries that are neighbours in length one is held out, so that a few large values cannot all end up on one
+/// side. Too few entries to split are all held out; nothing is then trained.
+fn split<'a>(samples: &[&'a Sample], seed: u64) -> (Vec<&'a Sample>, Vec<&'a Sample>) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut ordered: Vec<&Sample> = samples.to_vec();
+    // Shuffled first, because equal lengths would else keep the order in which they were sampled.
+    random.shuffle(&mut ordered);
+    ordered.sort_by_key(|sample| sample.raw.len());
+    let (mut training, mut holdout) = (Vec::new(), Vec::new());
+    for neighbours in ordered.chunks(HOLDOUT_DIVISOR) {
+        let held_out = match samples.len() < 2 * HOLDOUT_DIVISOR {
+            true => None,
+            false => Some(random.usize(..HOLDOUT_DIVISOR)),
+        };
+        for (place, &sample) in neighbours.iter().enumerate() {
+            let part = if held_out.is_none_or(|held| held == place) { &mut holdout } else { &mut training };
+            part.push(sample);
+        }
+    }
+    for (part, bytes_max) in [(&mut training, TRAINING_BYTES_MAX), (&mut holdout, HOLDOUT_BYTES_MAX)] {
+        random.shuffle(part);
+        cap(part, bytes_max);
+    }
+    (training, holdout)
+}
+
+fn cap(part: &mut Vec<&Sample>, bytes_max: usize) {
+    let mut bytes = 0;
+    let kept = part.iter().take_while(|sample| {
+        bytes += sample.raw.len();
+        bytes <= bytes_max
+    });
+    let kept = kept.count().max(1);
+    part.truncate(kept);
+}
