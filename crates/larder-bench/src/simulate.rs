@@ -275,10 +275,11 @@ impl<D: Disk, C: Pace> Driver<D, C> {
                 let op = self.plan.stream.next(number, at, &mut self.rng);
                 self.perform(op)?;
                 if self.passed_us >= next_step_us {
-                    self.step()?;
+                    self.step(C::VIRTUAL)?;
                 }
             }
-            self.step()?;
+            // Maintenance keeps to its times: the end of a phase is no moment to the store.
+            self.step(false)?;
             self.check_point(phase.name);
         }
         self.finish(before, started)
@@ -372,12 +373,12 @@ impl<D: Disk, C: Pace> Driver<D, C> {
         Ok(())
     }
 
-    /// A round of maintenance, between two looks at the disk.
-    fn step(&mut self) -> Result<()> {
+    /// A look at the disk, a round of maintenance, a second look.
+    fn step(&mut self, maintain: bool) -> Result<()> {
         self.oracle.expire(self.now_ms());
         self.settle();
         let before = self.cold.disk().totals();
-        let ran = if C::VIRTUAL { self.cold.run_due() } else { Ok(0) };
+        let ran = if maintain { self.cold.run_due() } else { Ok(0) };
         let Step { totals, gone, unreadable, runaway } = self.cold.disk().take_step();
         if runaway {
             let (entries, shadows) = (self.cold.stats().entries, self.cold.stats().shadows);

@@ -262,7 +262,8 @@ impl Plan {
     fn deletes(options: &Options) -> Self {
         let keys = scaled(100_000, options.scale);
         let step_us = 500_000;
-        let us_per_op = if options.real_time { 25 } else { 250 };
+        // Bursts: at scale 0.1 loading and deleting both fall between two rounds of maintenance.
+        let us_per_op = 20;
         let bytes = segment_bytes((1 << 20) as f64, options.scale);
         let mut plan = Self::base(Workload::DeleteAll, bytes, step_us, Stream::Deletes(keys));
         let phase = |name, ops, us_per_op| Phase { name, ops, us_per_op, measured: false };
