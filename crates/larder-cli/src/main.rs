@@ -44,6 +44,10 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Live through a whole cache life on real data: fill, overwrite, delete, expire, maintain, verify, restart.
+    #[command(after_help = "\
+Examples:
+  larder demo                              on a temporary directory, with the data that come along
+  larder demo --from records.jsonl.zst --dir kept")]
     Demo(demo::DemoArgs),
     /// Insert the records of a JSONL file or of stdin, or the files of a directory; creates the store if there is none.
     Load(load::LoadArgs),
@@ -62,14 +66,34 @@ enum Command {
     /// Measure speed on generated data, on this machine; every value read is checked.
     Bench(bench::BenchArgs),
     /// Show segments, expiry, live and dead bytes and codecs of a store that no process has open.
+    #[command(after_help = "\
+Examples:
+  larder inspect cache
+  larder inspect cache --json | jq .segments")]
     Inspect(inspect::InspectArgs),
     /// Read every record of a store that no process has open; exit code 3 if anything is damaged.
+    #[command(after_help = "\
+Examples:
+  larder verify cache && echo sound
+  larder verify cache --json | jq .damaged")]
     Verify(verify::VerifyArgs),
     /// Rewrite segments that hold dead or expired bytes, give their space back, and save the index anew.
+    #[command(after_help = "\
+Examples:
+  larder compact cache
+  larder compact cache --segment-mib 64   writes segments of 64 MiB")]
     Compact(TaskArgs),
     /// Remove every entry past its time to live; drop segments that hold nothing else.
+    #[command(after_help = "\
+Examples:
+  larder expire cache
+  larder expire cache --json | jq .report.expired_removed")]
     Expire(TaskArgs),
     /// Measure the live data and choose codec and dictionary for later writes and compactions.
+    #[command(after_help = "\
+Examples:
+  larder tune cache && larder compact cache
+  larder tune cache --json | jq .report.candidates")]
     Tune(TaskArgs),
     /// Show what the last tuning measured and chose, and why, of a store that no process has open.
     Explain(explain::ExplainArgs),

@@ -213,7 +213,9 @@ fn wrong_arguments_of_entry_commands_exit_with_2() {
         run(args, 2);
     }
     assert!(!Path::new(store).exists());
-    for command in ["get", "put", "del", "stats", "load", "watch", "report", "bench"] {
+    let commands =
+        ["get", "put", "del", "stats", "load", "watch", "report", "bench", "demo", "inspect", "verify"];
+    for command in commands.into_iter().chain(["compact", "expire", "tune"]) {
         let help = said(&larder(&[command, "--help"]).output().expect("it starts"));
         assert!(help.contains("Examples:"), "{command} has no examples: {help}");
     }
