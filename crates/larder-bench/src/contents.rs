@@ -3,8 +3,8 @@
 use std::io;
 
 use larder::DiskFile;
-use larder::internals::compression::DictionaryTable;
 use larder::internals::core::segment::{read_footer, row_bytes, scan_records};
+use larder::internals::dictionary::DictionaryTable;
 use larder::internals::serialization::segment::{SEGMENT_HEADER_BYTES, SegmentIdentity};
 
 use crate::ledger::Gone;

@@ -125,7 +125,7 @@ const OVERWRITES_MEASURED: u64 = 2;
 /// Overwrites between two rounds of maintenance: 2 % of the keys at scale 1.
 const OVERWRITES_A_STEP: u64 = 2000;
 /// Share of the reclaimable bytes at which compaction starts, so that space stays below 1.25.
-const DEAD_RATIO_MAX: f64 = 0.19;
+const DEAD_RATIO_MAX: f64 = 0.175;
 /// One operation in sixteen reads, and is checked.
 const READ_SHARE: f64 = 1.0 / 16.0;
 /// With times to live, one write in twenty replaces a recent key.
@@ -232,7 +232,7 @@ impl Plan {
         let step_us = if options.real_time { REAL_STEP_US } else { 500_000 };
         let us_per_op = (step_us / scaled(OVERWRITES_A_STEP, options.scale)).max(1);
         let stream = Stream::Overwrites { keys, hot_keys: (keys as f64 * hot_keys) as u64, hot_share };
-        let bytes = segment_bytes((128 << 10) as f64, options.scale);
+        let bytes = segment_bytes((256 << 10) as f64, options.scale);
         let mut plan = Self::base(workload, bytes, step_us, stream);
         let settling = (OVERWRITES - OVERWRITES_MEASURED) * keys;
         plan.phases = vec![
@@ -244,11 +244,11 @@ impl Plan {
     }
 
     fn zipf(options: &Options) -> Self {
-        let keys = scaled(200_000, options.scale);
+        let keys = scaled(500_000, options.scale);
         let step_us = if options.real_time { REAL_STEP_US } else { 500_000 };
         let us_per_op = (step_us / scaled(OVERWRITES_A_STEP, options.scale)).max(1);
         let stream = Stream::Zipf(Zipf::new(keys, 0.9));
-        let bytes = segment_bytes((512 << 10) as f64, options.scale);
+        let bytes = segment_bytes((256 << 10) as f64, options.scale);
         let mut plan = Self::base(Workload::ZipfCapacity, bytes, step_us, stream);
         let capacity_bytes = keys * record_bytes(KEY_BYTES, VALUE_BYTES as usize) / 10;
         plan.capacity_bytes = Some(capacity_bytes);
@@ -294,10 +294,9 @@ impl Plan {
     }
 }
 
-/// Gives the cold tier a capacity, and says whether that could be done: this version of the library has none yet, and
-/// the workload measures the FIFO cache alone. To be completed with `ColdTierConfig::capacity_bytes`.
-fn with_capacity(config: ColdTierConfig, _capacity_bytes: u64) -> (ColdTierConfig, bool) {
-    (config, false)
+/// Gives the cold tier a capacity.
+fn with_capacity(config: ColdTierConfig, capacity_bytes: u64) -> (ColdTierConfig, bool) {
+    (config.capacity_bytes(capacity_bytes), true)
 }
 
 /// Where the operations of a workload come from.

@@ -3,8 +3,8 @@
 pub mod bench;
 pub mod del;
 pub mod demo;
-pub mod get;
 pub mod explain;
+pub mod get;
 pub mod inspect;
 pub mod load;
 pub mod put;

@@ -240,7 +240,11 @@ fn compression(contents: &Contents) -> Html {
     let mut pieces = vec![now];
     match &contents.tuning {
         Some(tuning) => {
-            let chosen = tuning.common.candidates.iter().position(|candidate| candidate.choice == tuning.common.chosen);
+            let chosen = tuning
+                .common
+                .candidates
+                .iter()
+                .position(|candidate| candidate.choice == tuning.common.chosen);
             let us = |ns: f64| format!("{:.2} us", ns / 1000.0);
             let rows = tuning.common.candidates.iter().enumerate().map(|(at, candidate)| {
                 let class = if chosen == Some(at) { "chosen" } else { "" };

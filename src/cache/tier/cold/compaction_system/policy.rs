@@ -420,6 +420,7 @@ pub(in crate::cache::tier::cold) fn choose_task(accounts: &[AccountView], pulse:
     }
     let snapshot_after = SNAPSHOT_RECORDS.max(pulse.entries / 4);
     // Snapshots of what the store held once: twice what two new ones would take.
-    let outgrown = pulse.snapshot_bytes > STALE_SNAPSHOT_BYTES + 4 * SNAPSHOT_ENTRY_BYTES * (pulse.entries + pulse.shadows);
+    let outgrown = pulse.snapshot_bytes
+        > STALE_SNAPSHOT_BYTES + 4 * SNAPSHOT_ENTRY_BYTES * (pulse.entries + pulse.shadows);
     (pulse.records_since_snapshot > snapshot_after || outgrown).then_some(Due::Snapshot)
 }
