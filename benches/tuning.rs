@@ -1,6 +1,7 @@
 //! Does compression tuning find what is best? Measured on real data, in Markdown.
 //!
-//! `cargo bench --bench tuning` (minutes), `-- --quick` (less data, fewer rounds: figures, no verdicts).
+//! `cargo bench --bench tuning` (minutes), `-- --quick` (less data, fewer rounds: figures, no verdicts),
+//! `-- --store` (only the whole store).
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -30,6 +31,10 @@ struct Bench {
 fn main() {
     let bench = Bench { quick: std::env::args().any(|arg| arg == "--quick") };
     let sets = bench.sets();
+    if std::env::args().any(|arg| arg == "--store") {
+        bench.whole_store(&sets[0].1);
+        return;
+    }
     println!("## Choice against the best single static choice\n");
     println!("| data | weights | values | mean bytes | tuned | cost ns | best static | cost ns | worse by |");
     println!("|---|---|---|---|---|---|---|---|---|");

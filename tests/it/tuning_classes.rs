@@ -303,7 +303,7 @@ fn a_fixed_codec_is_the_choice_of_every_class() {
     fill(&cold, &mut model);
     let report = tune(&cold);
     assert!(!report.changed);
-    for class in report.classes.iter().chain([&report.common]) {
+    for class in report.classes.iter().chain([&*report.common]) {
         assert_eq!((class.chosen.codec, class.chosen.dictionary_bytes), (Codec::Zstd(1), 0), "{class:?}");
         assert!(!class.is_own && !class.gate && !class.changed && class.chosen_at.is_none(), "{class:?}");
         assert!(class.reason.contains("fixes"), "{class:?}");

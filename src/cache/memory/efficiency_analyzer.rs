@@ -238,7 +238,7 @@ pub struct Analysis {
 
 impl Analysis {
     /// Whether anything is to be stored otherwise than at present.
-    fn is_change(&self) -> bool {
+    pub fn is_change(&self) -> bool {
         self.common.changed || self.classes.iter().any(|class| class.changed)
     }
 }

@@ -270,9 +270,15 @@ impl CompactionSystem {
         let started = Instant::now();
         // What was accepted before this call is in the index, where it can be sampled.
         self.ask(|reply| WriteRequest::Barrier { sync: false, reply })?;
-        let sampled = self.sample_entries(shared)?;
+        let mut sampled = self.sample_entries(shared)?;
         shared.state.advance(sampling::SAMPLED_AT);
-        let analysis = self.analyze(shared, &sampled)?;
+        let mut analysis = self.analyze(shared, &sampled)?;
+        if analysis.is_change() && self.parameters.expected_ratio > 0.0 {
+            // One sample is one opinion: what was tuned before is given up only if a second sample says so too. What
+            // that one decides is what counts.
+            sampled = self.sample_entries(shared)?;
+            analysis = self.analyze(shared, &sampled)?;
+        }
         let report = self.apply(shared, &sampled, &analysis, started)?;
         self.drop_unused_dictionaries(shared)?;
         shared.state.advance(1.0);

@@ -120,7 +120,7 @@ pub struct TuningReport {
     /// Their raw bytes, key and value.
     pub sampled_bytes: u64,
     /// All classes together: the choice of every class that has none of its own.
-    pub common: ClassReport,
+    pub common: Box<ClassReport>,
     /// Each class of records by raw size, the smallest first.
     pub classes: Vec<ClassReport>,
     /// Raw bytes / stored bytes that the choices promise for the live data, dictionaries not counted; 0 = unknown.

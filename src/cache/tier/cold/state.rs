@@ -95,7 +95,8 @@ impl CompactionState {
     }
 
     pub(super) fn advance(&self, progress: f32) {
-        self.progress.store(progress);
+        // A part that is done a second time takes nothing back. Only the worker writes here.
+        self.progress.store(self.progress.load().max(progress));
     }
 
     fn end(&self, took: Duration) {

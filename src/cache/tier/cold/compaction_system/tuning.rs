@@ -130,7 +130,7 @@ impl CompactionSystem {
             raw_bytes: sampled.raw_bytes[class],
             ..report(&analysis.classes[class], class + 1)
         };
-        let common = report(&analysis.common, 0);
+        let common = Box::new(report(&analysis.common, 0));
         let classes: Vec<ClassReport> = (0..CLASSES).map(of_class).collect();
         let report = TuningReport {
             at_ms: shared.clock.now_ms(),

@@ -83,7 +83,7 @@ fn report_of(entry: &TuningEntry) -> TuningReport {
         read_share: entry.read_share,
         sampled_entries: entry.sampled_entries,
         sampled_bytes: entry.sampled_bytes,
-        common: class_report(&entry.common),
+        common: Box::new(class_report(&entry.common)),
         classes: entry.classes.iter().map(class_report).collect(),
         expected_ratio: entry.expected_ratio,
         changed: entry.changed,
