@@ -73,8 +73,7 @@ impl Circumstances {
     /// Whether nothing in the segment is in force, and it can go without being copied or remembered: what it hides is
     /// covered, or hidden by the records that took its records' places.
     fn is_free(&self, account: &AccountView) -> bool {
-        let replaced = account.summary.tombstones == 0 && account.expired_records == 0;
-        let hides_nothing = replaced || account.summary.shadow_max <= self.covered;
+        let hides_nothing = is_replaced(account) || account.summary.shadow_max <= self.covered;
         account.sealed && account.live_records() == 0 && hides_nothing
     }
 
@@ -125,6 +124,11 @@ impl Garbage {
     pub fn is_high(&self, circumstances: &Circumstances) -> bool {
         self.share > circumstances.high_trigger()
     }
+}
+
+/// Whether every record of a segment was replaced: what replaced it hides what it hid, so no snapshot is needed.
+pub(in crate::cache::tier::cold) fn is_replaced(account: &AccountView) -> bool {
+    account.live_records() == 0 && account.summary.tombstones == 0 && account.expired_records == 0
 }
 
 fn ratio_of(account: &AccountView) -> f64 {
