@@ -191,12 +191,7 @@ impl<'a> Script<'a> {
 
     fn insert(&mut self, number: u64, rng: &mut Rng) -> Result<(), Fault> {
         let (key, len) = (key(number), value_len(rng));
-        let ttl_ms = match rng.u32(..10) {
-            0 => Some(rng.u64(1..=50)),
-            1 | 2 => Some(rng.u64(1..=4000)),
-            3 => Some(3_600_000),
-            _ => None,
-        };
+        let ttl_ms = ttl_ms(rng);
         self.begin();
         let value = value(self.op, len, rng.u32(..10) < 6);
         let present = Present { value, expires_at_ms: ttl_ms.map(|ttl_ms| self.now_ms + ttl_ms) };
@@ -261,8 +256,13 @@ impl<'a> Script<'a> {
                 *op += 1;
                 mark(log, MarkKind::Started, *op, now_ms);
                 let (key, value) = (key(hot_key(rng)), value(*op, value_len(rng), rng.bool()));
-                let inserted = cold.insert(&key, &value);
-                history.note(*op, &key, Some(Present { value, expires_at_ms: None }));
+                let ttl_ms = ttl_ms(rng);
+                let inserted = match ttl_ms {
+                    Some(ttl_ms) => cold.insert_with_ttl(&key, &value, Duration::from_millis(ttl_ms)),
+                    None => cold.insert(&key, &value),
+                };
+                let expires_at_ms = ttl_ms.map(|ttl_ms| now_ms + ttl_ms);
+                history.note(*op, &key, Some(Present { value, expires_at_ms }));
                 inserted.map_err(|error| Fault::failed("insert", error))?;
                 if plan.durability == Durability::Always {
                     mark(log, MarkKind::Durable, *op, now_ms);
@@ -318,6 +318,20 @@ fn open_store(
     let disk = RecordingDisk::new(dir, log.clone(), opened);
     ColdTier::open_with(plan.config(dir), disk, ManualClock::new(now_ms))
         .map_err(|error| Fault::failed("open", error))
+}
+
+/// Times to live of several classes, so that the versions of a key lie in segments of their own, and times that make
+/// a class of their own or stretch one.
+fn ttl_ms(rng: &mut Rng) -> Option<u64> {
+    match rng.u32(..20) {
+        0 | 1 => Some(rng.u64(1..=50)),
+        2 | 3 => Some(700),
+        4 | 5 => Some(2500),
+        6 => Some(rng.u64(1..=4000)),
+        7 | 8 => Some(20_000),
+        9 => Some(3_600_000),
+        _ => None,
+    }
 }
 
 fn value_len(rng: &mut Rng) -> usize {

@@ -995,7 +995,8 @@ fn make_the_fixture() {
     rebuild(&cold);
     compact(&cold);
     cold.close().unwrap();
-    // One segment of survivors stays; a second one with everything that can be in one.
+    // One segment of survivors stays; four more with everything that can be in one: what lasts, and three classes of
+    // times to live.
     let cold = ColdTier::open_with(tuned, OsDisk, ManualClock::new(FIXTURE_NOW_MS - 2000)).unwrap();
     cold.insert(&key(5), &json(5, 2)).unwrap();
     cold.remove(&key(6)).unwrap();
@@ -1016,7 +1017,7 @@ fn make_the_fixture() {
 #[test]
 fn the_store_kept_of_version_1_opens_and_holds_exactly_what_was_put_in() {
     let image = read_image(&fixture());
-    assert_eq!(image.keys().filter(|name| is_segment(name)).count(), 2, "{:?}", image.keys());
+    assert_eq!(image.keys().filter(|name| is_segment(name)).count(), 5, "{:?}", image.keys());
     assert!(image.keys().any(|name| is_snapshot(name)) && image.keys().any(|name| is_dictionary(name)));
     let dir = scratch();
     let store = dir.path().join("store");
@@ -1070,13 +1071,13 @@ fn looking_at_the_kept_store_changes_no_byte_of_it() {
     let inspection = larder::inspect(&store).unwrap();
     // Values, and the expired one that no cleanup has met.
     assert_eq!(inspection.stats.entries, fixture_entries().len() as u64 + 1);
-    assert_eq!(inspection.segments.len(), 2);
+    assert_eq!(inspection.segments.len(), 5, "one of survivors, and one of fresh records for each group");
     assert!(inspection.compression.dictionary_bytes > 0 && inspection.snapshots >= 1);
     assert_eq!(inspection.warnings, Vec::<String>::new());
     let mut progress = Vec::new();
     let report = larder::verify(&store, &mut |share| progress.push(share)).unwrap();
     assert!(report.is_clean(), "{report:?}");
-    assert_eq!((report.segments, report.live_entries), (2, inspection.stats.entries));
+    assert_eq!((report.segments, report.live_entries), (5, inspection.stats.entries));
     assert_eq!(report.records, inspection.segments.iter().map(|segment| segment.records).sum::<u64>());
     assert!(progress.is_sorted() && progress.last() == Some(&1.0), "{progress:?}");
     assert!(read_image(&store) == image, "a file was changed");

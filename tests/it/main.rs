@@ -9,6 +9,7 @@ mod config; // what is refused by name, who may open a directory, newer and fore
 mod expiry; // to the millisecond, for good, and whole segments unread
 mod faults; // full queues, full disks, failed syncs, dead workers, values of every size
 mod formats; // every byte on disk, damage, and the store kept of version 1
+mod groups; // what dies together lies together
 mod life; // what one caller sees: insert, get, remove, expiry, the tasks, reopening
 mod regressions; // bugs that were found, each with the sequence that showed it
 mod tidy; // rules of the house that no compiler checks

@@ -11,17 +11,30 @@ use crate::stores::{
     Image, Model, config, expect_exactly, is_segment, key, open, read_image, scratch, write_image,
 };
 
+/// Which group's segment is cut: records of one group lie in one segment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Tail {
+    /// What does not expire, and removals.
+    Lasting,
+    /// What expires: values only.
+    Expiring,
+}
+
 /// One record each, in this order: value, or `None` for a removal.
-fn operations() -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+fn operations(tail: Tail) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     let text = |n: usize| (0..n).map(|at| b'a' + (at % 26) as u8).collect::<Vec<u8>>();
+    let removal = match tail {
+        Tail::Lasting => None,
+        Tail::Expiring => Some(text(1)),
+    };
     vec![
         (b"one".to_vec(), Some(text(3))),
         (b"2".to_vec(), Some(text(0))),
         (b"one".to_vec(), Some(text(6))),
         (b"three".to_vec(), Some(text(7))),
-        (b"one".to_vec(), None),
+        (b"one".to_vec(), removal.clone()),
         (b"2".to_vec(), Some(text(4))),
-        (b"three".to_vec(), None),
+        (b"three".to_vec(), removal),
     ]
 }
 
@@ -37,11 +50,11 @@ fn after(operations: &[(Vec<u8>, Option<Vec<u8>>)]) -> Model {
 }
 
 /// The files of a store killed after it had handed everything over, and where each record's bytes end.
-fn killed_store(dir: &std::path::Path) -> (Image, String, Vec<usize>) {
+fn killed_store(dir: &std::path::Path, tail: Tail) -> (Image, String, Vec<usize>) {
     let cold = open(dir);
-    for (key, value) in operations() {
+    for (key, value) in operations(tail) {
         match value {
-            Some(value) if value.len() == 7 => {
+            Some(value) if tail == Tail::Expiring => {
                 cold.insert_with_ttl(&key, &value, Duration::from_secs(3600)).unwrap();
             }
             Some(value) => cold.insert(&key, &value).unwrap(),
@@ -52,7 +65,9 @@ fn killed_store(dir: &std::path::Path) -> (Image, String, Vec<usize>) {
     cold.len();
     cold.abandon();
     let image = read_image(dir);
-    let name = image.keys().find(|name| is_segment(name)).expect("one segment").clone();
+    let segments: Vec<_> = image.keys().filter(|name| is_segment(name)).cloned().collect();
+    let [name] = &segments[..] else { panic!("one segment: {segments:?}") };
+    let name = name.clone();
     let bytes = &image[&name];
     let identity = SegmentIdentity::decode(bytes).unwrap();
     let (mut at, mut ends) = (SEGMENT_HEADER_BYTES, Vec::new());
@@ -62,23 +77,24 @@ fn killed_store(dir: &std::path::Path) -> (Image, String, Vec<usize>) {
         ends.push(end);
         at = end.next_multiple_of(4);
     }
-    assert_eq!(ends.len(), operations().len(), "one record an operation");
+    assert_eq!(ends.len(), operations(tail).len(), "one record an operation");
     assert_eq!(at, bytes.len(), "nothing but records");
     (image, name, ends)
 }
 
 /// Cuts the segment at every length and puts something behind the cut.
 fn cut_everywhere(behind: impl Fn(&[u8]) -> Vec<u8>) {
-    cut_at_each(1, behind);
+    cut_at_each(1, Tail::Lasting, &behind);
+    cut_at_each(1, Tail::Expiring, &behind);
 }
 
 /// Cuts at every length that is a multiple of `step`.
-fn cut_at_each(step: usize, behind: impl Fn(&[u8]) -> Vec<u8>) {
+fn cut_at_each(step: usize, tail: Tail, behind: &impl Fn(&[u8]) -> Vec<u8>) {
     let dir = scratch();
     let store = dir.path().join("store");
-    let (image, name, ends) = killed_store(&store);
+    let (image, name, ends) = killed_store(&store, tail);
     let whole = &image[&name];
-    let keys: Vec<_> = operations().into_iter().map(|(key, _)| key).collect();
+    let keys: Vec<_> = operations(tail).into_iter().map(|(key, _)| key).collect();
     let mut met = std::collections::BTreeSet::new();
     // Of the header nothing is read: the manifest says who the segment is.
     for cut in
@@ -93,8 +109,8 @@ fn cut_at_each(step: usize, behind: impl Fn(&[u8]) -> Vec<u8>) {
         // Padding is no part of a record: without it the record is whole.
         let records = ends.iter().filter(|end| **end <= cut).count();
         met.insert(records);
-        let mut model = after(&operations()[..records]);
-        let when = format!("cut at {cut} of {}, {records} records", whole.len());
+        let mut model = after(&operations(tail)[..records]);
+        let when = format!("{tail:?}, cut at {cut} of {}, {records} records", whole.len());
         let cold = open(&store);
         expect_read(&cold, &keys, &model, &when);
         let recovery = cold.stats().recovery;
@@ -156,26 +172,35 @@ fn wrong_bytes_behind_the_cut_are_no_records() {
 #[test]
 fn records_of_an_earlier_life_of_the_file_are_no_records() {
     // What was written there is there again, but moved: valid bytes in the wrong place.
-    cut_at_each(4, |rest| [&[0; 4][..], rest].concat());
+    for tail in [Tail::Lasting, Tail::Expiring] {
+        cut_at_each(4, tail, &|rest| [&[0; 4][..], rest].concat());
+    }
 }
 
 #[test]
 fn a_cut_tail_is_sealed_and_never_written_again() {
-    let dir = scratch();
-    let store = dir.path().join("store");
-    let (mut image, name, ends) = killed_store(&store);
-    image.get_mut(&name).unwrap().truncate(ends[4] + 9);
-    write_image(&store, &image);
-    let cold = open(&store);
-    let sealed = read_image(&store)[&name].clone();
-    assert!(sealed.starts_with(&image[&name][..ends[4]]));
-    for n in 0..500 {
-        cold.insert(&key(n), b"some value").unwrap();
+    for tail in [Tail::Lasting, Tail::Expiring] {
+        let dir = scratch();
+        let store = dir.path().join("store");
+        let (mut image, name, ends) = killed_store(&store, tail);
+        image.get_mut(&name).unwrap().truncate(ends[4] + 9);
+        write_image(&store, &image);
+        let cold = open(&store);
+        let sealed = read_image(&store)[&name].clone();
+        assert!(sealed.starts_with(&image[&name][..ends[4]]));
+        for n in 0..500 {
+            match tail {
+                Tail::Lasting => cold.insert(&key(n), b"some value").unwrap(),
+                Tail::Expiring => {
+                    cold.insert_with_ttl(&key(n), b"some value", Duration::from_secs(3600)).unwrap();
+                }
+            }
+        }
+        cold.flush().unwrap();
+        assert!(read_image(&store)[&name] == sealed, "{tail:?}: a sealed segment was written to");
+        cold.close().unwrap();
+        assert!(read_image(&store)[&name] == sealed, "{tail:?}: a sealed segment was written to");
     }
-    cold.flush().unwrap();
-    assert!(read_image(&store)[&name] == sealed, "a sealed segment was written to");
-    cold.close().unwrap();
-    assert!(read_image(&store)[&name] == sealed, "a sealed segment was written to");
 }
 
 #[test]

@@ -43,9 +43,13 @@ fn operation(seed: u64, op: u64) -> (Vec<u8>, Option<Present>, Option<u64>) {
     if op > KEYS && rng.u32(..5) == 0 {
         return (key, None, None);
     }
-    let ttl_ms = match rng.u32(..4) {
-        0 => Some(rng.u64(1..200)),
-        1 => Some(3_600_000),
+    // Several classes, met by the same keys in turn.
+    let ttl_ms = match rng.u32(..12) {
+        0 | 1 => Some(rng.u64(1..200)),
+        2 => Some(120),
+        3 | 4 => Some(1500),
+        5 => Some(60_000),
+        6 => Some(3_600_000),
         _ => None,
     };
     let value = value(op, rng.usize(..3000), rng.u32(..3) > 0);

@@ -157,10 +157,14 @@ fn insert(op: u64, key: u64, rng: &mut Rng) -> Step {
         // As large as a segment, and larger.
         _ => rng.usize(9001..=150_000),
     };
-    let ttl_ms = match rng.u32(..6) {
+    // Classes that are met again and again, and times that are met once.
+    let ttl_ms = match rng.u32(..12) {
         0 => Some(rng.u64(1..=20)),
         1 => Some(rng.u64(21..=6000)),
         2 => Some(rng.u64(1..=400 * DAY_MS)),
+        3 | 4 => Some(1500),
+        5 => Some(6000),
+        6 => Some(20_000),
         _ => None,
     };
     Step::Insert { op, key, len, compressible: rng.bool(), ttl_ms }

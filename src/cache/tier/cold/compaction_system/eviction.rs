@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::policy::{Victim, choose_eviction, choose_round};
+use super::policy::{Victim, choose_evictions, choose_round};
 use super::relocation::Survivor;
 use super::round::{Keep, Listed, RoundProgress, victim_bytes};
 use super::{CompactionReport, CompactionSystem, Trigger};
@@ -117,7 +117,7 @@ impl CompactionSystem {
         if free.iter().any(|victim| victim.account.live_records() == 0) {
             return free;
         }
-        choose_eviction(&accounts, &circumstances).into_iter().collect()
+        choose_evictions(&accounts, &circumstances)
     }
 
     /// Bytes that an eviction may copy now.

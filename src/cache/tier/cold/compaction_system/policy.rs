@@ -80,8 +80,7 @@ impl Circumstances {
     /// Whether nothing in the segment is in force, and it can go without being copied or remembered: what it hides is
     /// covered, or hidden by the records that took its records' places.
     fn is_free(&self, account: &AccountView) -> bool {
-        let replaced = account.summary.tombstones == 0 && account.expired_records == 0;
-        let hides_nothing = replaced || account.summary.shadow_max <= self.covered;
+        let hides_nothing = is_replaced(account) || account.summary.shadow_max <= self.covered;
         account.sealed && account.live_records() == 0 && hides_nothing
     }
 
@@ -132,6 +131,11 @@ impl Garbage {
     pub fn is_high(&self, circumstances: &Circumstances) -> bool {
         self.share > circumstances.high_trigger()
     }
+}
+
+/// Whether every record of a segment was replaced: what replaced it hides what it hid, so no snapshot is needed.
+pub(in crate::cache::tier::cold) fn is_replaced(account: &AccountView) -> bool {
+    account.live_records() == 0 && account.summary.tombstones == 0 && account.expired_records == 0
 }
 
 fn ratio_of(account: &AccountView) -> f64 {
@@ -306,30 +310,41 @@ fn into_rounds(victims: Vec<Victim>, round_bytes: u64) -> Vec<Vec<Victim>> {
     rounds
 }
 
-/// The segment to evict from next: one that is mostly dead, otherwise the oldest fresh one while fresh segments take more
-/// than their share, otherwise the oldest one of survivors: a probation queue and a main one (after Yang et al.: "FIFO
-/// queues are all you need for cache eviction", SOSP 2023).
-pub(in crate::cache::tier::cold) fn choose_eviction(
+/// The segments to evict from next: one that is mostly dead, otherwise the oldest fresh ones while fresh segments take
+/// more than their share, otherwise the oldest ones of survivors: a probation queue and a main one (after Yang et al.:
+/// "FIFO queues are all you need for cache eviction", SOSP 2023).
+pub(in crate::cache::tier::cold) fn choose_evictions(
     accounts: &[AccountView],
     circumstances: &Circumstances,
-) -> Option<Victim> {
+) -> Vec<Victim> {
     let live_share = |victim: &Victim| {
         victim.account.live_bytes() as f64 / victim.account.summary.record_bytes().max(1) as f64
     };
     let victims = || sealed(accounts, circumstances);
     let emptiest = victims().min_by(|a, b| live_share(a).total_cmp(&live_share(b)));
     if let Some(emptiest) = emptiest.filter(|victim| live_share(victim) < EVICTION_DEAD_FIRST) {
-        return Some(emptiest);
+        return vec![emptiest];
     }
+    // Accounts come in the order of the segments' numbers: oldest first.
     let of_log = |log: LogKind| victims().filter(move |victim| victim.account.identity.log == log);
-    let oldest = |log: LogKind| of_log(log).min_by_key(|victim| victim.account.identity.segment_id);
     let fresh: u64 = of_log(LogKind::Fresh).map(|victim| victim.account.summary.record_bytes()).sum();
-    if fresh as f64 > FRESH_SHARE * circumstances.capacity_bytes as f64 {
-        return oldest(LogKind::Fresh);
-    }
-    oldest(LogKind::Survivors).or_else(|| oldest(LogKind::Fresh))
+    let fresh_is_over = fresh as f64 > FRESH_SHARE * circumstances.capacity_bytes as f64;
+    let log = match fresh_is_over || of_log(LogKind::Survivors).next().is_none() {
+        true => LogKind::Fresh,
+        false => LogKind::Survivors,
+    };
+    let enough = EVICTION_SEGMENTS * circumstances.segment_bytes;
+    let mut bytes = 0;
+    let fits = |victim: &Victim| {
+        let before = bytes;
+        bytes += victim.account.summary.record_bytes();
+        before == 0 || bytes <= enough
+    };
+    of_log(log).take_while(fits).collect()
 }
 
+/// Segments' bytes evicted from at once: what is copied of them fills the better part of an output.
+const EVICTION_SEGMENTS: u64 = 4;
 /// At capacity a segment with less than this share in force is emptied first.
 const EVICTION_DEAD_FIRST: f64 = 0.5;
 /// Fresh segments' share of the capacity: the time an entry has to show that it is read.

@@ -4,13 +4,13 @@ use std::sync::atomic::Ordering;
 
 use super::eviction::Evicted;
 use super::files::{remove_segment, rows_of, sweep_slots, sync_names, sync_removals};
-use super::policy::{Trigger, Victim};
+use super::policy::{Trigger, Victim, is_replaced};
 use super::relocation::{Relocation, Survivor};
 use super::survivor_groups::SurvivorGroups;
 use super::{CompactionReport, CompactionSystem};
 use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::core::segment::row_bytes;
-use crate::cache::tier::cold::core::slab::OpenSegment;
+use crate::cache::tier::cold::core::slab::{AccountView, OpenSegment};
 use crate::cache::tier::cold::groups::{UNKNOWN_CLASS, group_of_survivors};
 use crate::cache::tier::cold::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
 use crate::cache::tier::cold::serialization::edit::Edit;
@@ -324,7 +324,8 @@ impl CompactionSystem {
     ) -> Result<()> {
         let victims = || rounds.iter().flatten();
         let covered = self.covered();
-        if victims().all(|victim| victim.account.summary.shadow_max <= covered) {
+        let hides = |account: &AccountView| account.summary.shadow_max > covered && !is_replaced(account);
+        if !victims().any(|victim| hides(&victim.account)) {
             return Ok(());
         }
         match trigger {
