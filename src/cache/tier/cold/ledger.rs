@@ -123,6 +123,14 @@ impl DiskLedger {
         self.taken_bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
     }
 
+    /// Reserves room for what maintenance is about to write, so that no caller takes it meanwhile; false, and nothing
+    /// changed, if there is none.
+    pub(super) fn try_reserve_for_maintenance(&self, bytes: u64) -> bool {
+        let limit = self.limit();
+        let fits = |taken: u64| taken.checked_add(bytes).filter(|sum| *sum <= limit);
+        self.taken_bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
+    }
+
     /// Bytes that callers can still reserve.
     pub(super) fn room(&self, entries: u64) -> u64 {
         self.limit_of_callers(entries).saturating_sub(self.taken_bytes())
