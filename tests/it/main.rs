@@ -3,6 +3,7 @@
 mod scripted; // not a test: a disk that fails, holds and cuts short on cue
 mod stores; // not a test: configurations, values, whole directories, the comparison with a model
 
+mod capacity; // the directory within its bytes, and what goes when it is full
 mod compaction; // what a compaction keeps, gives back and leaves behind, stopped, failed or cancelled at any call
 mod compression; // codecs and dictionaries: every byte back, damage refused
 mod config; // what is refused by name, who may open a directory, newer and foreign files

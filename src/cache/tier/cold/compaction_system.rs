@@ -31,9 +31,10 @@ use self::pacer::{Pacer, rate_for};
 use self::policy::{
     Circumstances, Garbage, Trigger, choose_all, choose_merger, choose_round, cleanup_due_ms,
 };
-use self::round::{Keep, RoundProgress, victim_bytes};
+use self::round::{Keep, RoundProgress, output_bytes, victim_bytes};
 use self::saved_index::{REBUILD_SEGMENTS, check_batch};
 use super::core::slab::AccountView;
+use super::ledger::snapshot_bytes;
 use super::message::{Committed, WriteRequest};
 use super::report::{CleanupReport, CompactionReport, RebuildReport, TuningReport};
 use super::serialization::edit::{DictionaryEntry, Edit, ManifestState, ParametersEntry, SnapshotEntry};
@@ -149,9 +150,11 @@ impl CompactionSystem {
         for round in rounds.iter().filter(|round| !round.is_empty()) {
             let bytes: u64 = round.iter().map(victim_bytes).sum();
             let progress = RoundProgress { before, bytes, total };
-            let live: u64 = round.iter().map(|victim| victim.account.live_bytes()).sum();
-            self.make_room_for_output(shared, live)?;
-            self.compact_round(shared, round, keep, &progress, &mut report)?;
+            let output = round.iter().map(|victim| output_bytes(&victim.account)).sum();
+            self.reserve_for_output(shared, output)?;
+            let outcome = self.compact_round(shared, round, keep, &progress, &mut report);
+            shared.ledger.strike(output);
+            outcome?;
             before += bytes;
         }
         if trigger == Trigger::Requested {
@@ -184,7 +187,13 @@ impl CompactionSystem {
         // All but done: what it moves is little beside what was moved before.
         let bytes = victims.iter().map(victim_bytes).sum();
         let progress = RoundProgress { before: 99 * bytes, bytes, total: 100 * bytes };
-        self.compact_round(shared, &victims, Keep::Together, &progress, report)
+        let output = victims.iter().map(|victim| output_bytes(&victim.account)).sum();
+        if !shared.ledger.try_reserve_for_maintenance(output) {
+            return Ok(());
+        }
+        let outcome = self.compact_round(shared, &victims, Keep::Together, &progress, report);
+        shared.ledger.strike(output);
+        outcome
     }
 
     /// Takes every entry past its time out of the index and the accounts; drops segments that hold nothing else by
@@ -251,6 +260,10 @@ impl CompactionSystem {
             done += batch.len();
             shared.state.advance(0.8 * done as f32 / accounts.len() as f32);
         }
+        // Room first: nothing is evicted while the index is being saved.
+        let room = snapshot_bytes(shared.index.len() + shared.index.shadows());
+        self.reserve_for_output(shared, room)?;
+        shared.ledger.strike(room);
         report.snapshot_bytes = self.save_index(shared)?;
         report.entries = shared.index.len();
         report.duration = started.elapsed();

@@ -202,7 +202,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         shared.budget.reserve(bytes, || {
             shared.condition.check_writable()?;
             let entries = shared.index.len();
-            if shared.ledger.asks_for_relief(entries) {
+            if shared.ledger.asks_for_relief(bytes, entries) {
                 self.request(TaskRequest::Relieve)?;
             }
             Ok(shared.ledger.try_reserve(bytes, entries))

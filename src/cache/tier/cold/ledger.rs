@@ -41,6 +41,8 @@ pub(super) struct DiskLedger {
     taken_bytes: AtomicU64,
     /// The compaction worker has been asked to make room, and has not begun.
     relief_asked: AtomicBool,
+    /// The largest record that found no room since it began last.
+    wanted_bytes: AtomicU64,
 }
 
 impl DiskLedger {
@@ -51,6 +53,7 @@ impl DiskLedger {
             capacity_bytes: AtomicU64::new(config.capacity_bytes.unwrap_or(u64::MAX)),
             taken_bytes: AtomicU64::new(taken_bytes),
             relief_asked: AtomicBool::new(false),
+            wanted_bytes: AtomicU64::new(0),
         }
     }
 
@@ -120,6 +123,14 @@ impl DiskLedger {
         self.taken_bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
     }
 
+    /// Reserves room for what maintenance is about to write, so that no caller takes it meanwhile; false, and nothing
+    /// changed, if there is none.
+    pub(super) fn try_reserve_for_maintenance(&self, bytes: u64) -> bool {
+        let limit = self.limit();
+        let fits = |taken: u64| taken.checked_add(bytes).filter(|sum| *sum <= limit);
+        self.taken_bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
+    }
+
     /// Bytes that callers can still reserve.
     pub(super) fn room(&self, entries: u64) -> u64 {
         self.limit_of_callers(entries).saturating_sub(self.taken_bytes())
@@ -130,17 +141,21 @@ impl DiskLedger {
         self.limit().saturating_sub(self.taken_bytes())
     }
 
-    /// Room that the compaction worker restores when it is asked to.
-    pub(super) fn headroom_bytes(&self) -> u64 {
+    /// Room that the compaction worker restores whenever it is asked to.
+    fn headroom_bytes(&self) -> u64 {
         self.capacity_bytes()
             .map_or(0, |capacity| (capacity / HEADROOM_DIVISOR).max(2 * self.segment_bytes()))
     }
 
-    /// Whether the compaction worker should be asked for room now: once, until it has begun.
-    pub(super) fn asks_for_relief(&self, entries: u64) -> bool {
-        self.capacity_bytes().is_some()
-            && self.room(entries) < self.headroom_bytes() / 2
-            && !self.relief_asked.swap(true, Ordering::SeqCst)
+    /// Whether the compaction worker should be asked for room now, for a record of so many bytes: once, until it has
+    /// begun.
+    pub(super) fn asks_for_relief(&self, bytes: u64, entries: u64) -> bool {
+        if self.capacity_bytes().is_none() || self.room(entries) >= bytes.max(self.headroom_bytes() / 2) {
+            return false;
+        }
+        // Before the question: a worker that has been asked already and begins now takes it into account.
+        self.wanted_bytes.fetch_max(bytes, Ordering::SeqCst);
+        !self.relief_asked.swap(true, Ordering::SeqCst)
     }
 
     /// Whether the compaction worker has been asked for room, and has not begun.
@@ -148,9 +163,10 @@ impl DiskLedger {
         self.relief_asked.load(Ordering::Relaxed)
     }
 
-    /// The compaction worker begins to make room.
-    pub(super) fn begin_relief(&self) {
+    /// The compaction worker begins to make room: returns how much.
+    pub(super) fn begin_relief(&self) -> u64 {
         self.relief_asked.store(false, Ordering::SeqCst);
+        self.headroom_bytes().max(2 * self.wanted_bytes.swap(0, Ordering::SeqCst))
     }
 
     /// Enters bytes that are about to be written.

@@ -206,8 +206,7 @@ impl CompactionWorker {
 
     /// Evicts until callers have room again.
     fn relieve<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
-        shared.ledger.begin_relief();
-        let wanted = shared.ledger.headroom_bytes();
+        let wanted = shared.ledger.begin_relief();
         let result = self.system.make_room(shared, wanted);
         if let Err(error) = &result {
             tracing::warn!(%error, "no room could be made");

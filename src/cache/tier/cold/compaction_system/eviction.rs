@@ -68,13 +68,14 @@ impl CompactionSystem {
         Ok(())
     }
 
-    /// Makes room for one round's outputs, or a snapshot, beyond what callers may fill.
-    pub(super) fn make_room_for_output<D: Disk, C: Clock>(
+    /// Reserves room for one round's outputs, or a snapshot, beyond what callers may fill. Evicts as long as there is
+    /// none. To be struck out of the ledger when what is written is entered.
+    pub(super) fn reserve_for_output<D: Disk, C: Clock>(
         &mut self,
         shared: &Shared<D, C>,
         bytes: u64,
     ) -> Result<()> {
-        while shared.ledger.room_of_maintenance() < bytes {
+        while !shared.ledger.try_reserve_for_maintenance(bytes) {
             self.check_stop(shared)?;
             if !self.evict_round(shared)? {
                 return Err(Error::new(
@@ -105,8 +106,13 @@ impl CompactionSystem {
         let bytes = victims.iter().map(victim_bytes).sum();
         let progress = RoundProgress { before: 0, bytes, total: bytes };
         let mut report = CompactionReport::default();
-        let keep = Keep::Best { bytes: self.copy_budget(shared) };
-        self.compact_round(shared, &victims, keep, &progress, &mut report)?;
+        let budget = self.copy_budget(shared);
+        // Callers, who wait for the room that is being made, take none of the copies'.
+        let copied = if shared.ledger.try_reserve_for_maintenance(budget) { budget } else { 0 };
+        let outcome =
+            self.compact_round(shared, &victims, Keep::Best { bytes: copied }, &progress, &mut report);
+        shared.ledger.strike(copied);
+        outcome?;
         tracing::debug!(segments = report.segments_removed, copied = report.entries_copied, "evicted");
         Ok(report.segments_removed > 0)
     }

@@ -12,6 +12,7 @@ use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::core::segment::row_bytes;
 use crate::cache::tier::cold::core::slab::{AccountView, OpenSegment};
 use crate::cache::tier::cold::groups::{UNKNOWN_CLASS, group_of_survivors};
+use crate::cache::tier::cold::ledger::BLOCK_BYTES;
 use crate::cache::tier::cold::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
 use crate::cache::tier::cold::serialization::edit::Edit;
 use crate::cache::tier::cold::serialization::footer::FooterRow;
@@ -366,4 +367,11 @@ pub(super) struct Listed {
 
 pub(super) fn victim_bytes(victim: &Victim) -> u64 {
     victim.account.summary.record_bytes()
+}
+
+/// Bytes that what is live in a victim takes in an output, at most (its live bytes are known to a quarter), its rows and
+/// its share of a block included.
+pub(super) fn output_bytes(account: &AccountView) -> u64 {
+    let live = account.live_bytes() + account.live_bytes() / 4;
+    live.min(account.summary.record_bytes()) + 24 * u64::from(account.summary.records) + BLOCK_BYTES
 }

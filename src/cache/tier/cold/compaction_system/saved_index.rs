@@ -76,9 +76,9 @@ impl CompactionSystem {
         shared.ledger.enter(expected);
         let written =
             write_snapshot(&shared.disk, dir, shared.store_id, &snapshot, &shared.index, &shared.slab);
-        shared.ledger.strike(expected);
+        // In one step: what is struck out in between, a caller could take.
+        shared.ledger.resize(expected, written.as_ref().map_or(0, |file_bytes| *file_bytes));
         snapshot.file_bytes = written?;
-        shared.ledger.enter(in_blocks(snapshot.file_bytes));
         let keep: Vec<u64> = self.snapshots.iter().rev().take(keep_one.into()).map(|kept| kept.id).collect();
         // The writer makes everything it has appended durable before the edit: all that the snapshot points at.
         let committed = self.commit(Edit::AddSnapshot { snapshot, keep: keep.clone() });

@@ -255,6 +255,7 @@ impl<D: Disk> ColdTierStorage<D> {
         let (file, reader) = match opened {
             Ok(files) => files,
             Err(error) => {
+                self.enter_manifest(shared);
                 // What stays behind is an orphan that the next start deletes.
                 drop(shared.disk.remove(&path));
                 shared.ledger.strike(active_bytes(SEGMENT_HEADER_BYTES as u64, 0));
@@ -262,6 +263,7 @@ impl<D: Disk> ColdTierStorage<D> {
                 return Err(error);
             }
         };
+        self.enter_manifest(shared);
         let age_ms = record.seal_age_ms;
         let seal_at_ms = age_ms.map_or(u64::MAX, |age_ms| shared.clock.now_ms() + age_ms);
         let active = ActiveSegment::new(identity, slot, path, file, seal_at_ms);
@@ -315,13 +317,14 @@ impl<D: Disk> ColdTierStorage<D> {
         let footer = active.write_footer().map_err(|error| Error::io("seal", &active.path, error));
         let (summary, footer_bytes) = footer?;
         count(&shared.counters.segment_bytes_written, footer_bytes);
-        shared.ledger.strike(active_bytes(active.end(), active.written_rows()));
-        shared.ledger.enter(in_blocks(summary.file_bytes));
+        // In one step: what is struck out in between, a caller could take.
+        shared.ledger.resize(active_bytes(active.end(), active.written_rows()), summary.file_bytes);
         active.sync().map_err(|error| sync_failed(&active.path, error))?;
         let segment_id = active.identity.segment_id;
         self.manifest.append(&Edit::SealSegment { segment_id, summary })?;
         shared.slab.seal(active.slot, summary, shared.in_flight.next_sequence());
         self.actives.remove(&group);
+        self.enter_manifest(shared);
         Ok(())
     }
 
@@ -362,9 +365,14 @@ impl<D: Disk> ColdTierStorage<D> {
         if self.manifest.wants_roll(shared.ledger.manifest_bytes_max(ROLL_BYTES)) {
             self.manifest.roll(&shared.disk)?;
         }
+        self.enter_manifest(shared);
+        Ok(())
+    }
+
+    /// Follows the manifest's length: it grows with every segment, whether or not anything is synced.
+    fn enter_manifest<C: Clock>(&mut self, shared: &Shared<D, C>) {
         let bytes = self.manifest.file_bytes();
         shared.ledger.resize(std::mem::replace(&mut self.manifest_bytes, bytes), bytes);
-        Ok(())
     }
 
     /// Saves, behind the sync of the data, the clock and how far the active segments are durable.
