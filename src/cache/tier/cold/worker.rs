@@ -33,6 +33,8 @@ pub(super) struct CompactionWorker {
     saved_at_sequence: u64,
     /// What the last automatic compaction could not give back.
     stuck_share: f64,
+    /// Compactions that ran by themselves since another task did.
+    compactions_in_a_row: u32,
     /// Bytes a second that compactions gave back lately.
     reclaim_rate: f64,
 }
@@ -51,6 +53,7 @@ impl CompactionWorker {
             saved_at_sequence: state.snapshots.last().map_or(0, |snapshot| snapshot.covers),
             stuck_share: 0.0,
             reclaim_rate: 0.0,
+            compactions_in_a_row: 0,
         }
     }
 
@@ -157,6 +160,11 @@ impl CompactionWorker {
                 log_failure(task, Some(error.echo()));
                 return Err(error);
             }
+            self.compactions_in_a_row = match due {
+                Due::Compaction => self.compactions_in_a_row + 1,
+                Due::Tuning | Due::Snapshot => 0,
+                Due::Expiry => self.compactions_in_a_row,
+            };
             tasks += 1;
         }
         shared.brake.set(None);
@@ -199,6 +207,7 @@ impl CompactionWorker {
             retune_ratio: is_tuned.then_some(shared.config.retune_ratio),
             records_since_snapshot: sequence.saturating_sub(self.saved_at_sequence),
             snapshot_bytes: shared.counters.snapshot_bytes.load(Ordering::Relaxed),
+            compactions_in_a_row: self.compactions_in_a_row,
             stuck_share: self.stuck_share,
         };
         choose_task(&accounts, &pulse)

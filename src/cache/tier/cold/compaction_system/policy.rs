@@ -396,6 +396,8 @@ pub(in crate::cache::tier::cold) struct Pulse {
     pub records_since_snapshot: u64,
     /// Bytes of the kept snapshots.
     pub snapshot_bytes: u64,
+    /// Compactions that ran by themselves since another task did.
+    pub compactions_in_a_row: u32,
     /// Garbage found, and left, by the last automatic compaction: what it could not give back.
     pub stuck_share: f64,
 }
@@ -409,6 +411,8 @@ pub(in crate::cache::tier::cold) enum Due {
     Snapshot,
 }
 
+/// After so many compactions, what else is due comes first.
+const COMPACTIONS_IN_A_ROW: u32 = 16;
 /// Entries below which there is nothing to measure.
 const TUNING_ENTRIES_MIN: u64 = 100;
 /// Records between two snapshots, at least.
@@ -416,26 +420,36 @@ const SNAPSHOT_RECORDS: u64 = 200_000;
 /// Snapshots smaller than this are never too large.
 const STALE_SNAPSHOT_BYTES: u64 = 256 << 10;
 
-/// The most urgent task that is due.
+/// The most urgent task that is due. A compaction is one commit at a time and may be due for ever: after some in a row,
+/// tuning and snapshots have their turn.
 pub(in crate::cache::tier::cold) fn choose_task(accounts: &[AccountView], pulse: &Pulse) -> Option<Due> {
     let circumstances = &pulse.circumstances;
     if accounts.iter().any(|account| cleanup_due_ms(account) <= circumstances.now_ms) {
         return Some(Due::Expiry);
     }
+    let compaction = || is_compaction_due(accounts, pulse).then_some(Due::Compaction);
+    match pulse.compactions_in_a_row < COMPACTIONS_IN_A_ROW {
+        true => compaction().or_else(|| choose_other(pulse)),
+        false => choose_other(pulse).or_else(compaction),
+    }
+}
+
+fn is_compaction_due(accounts: &[AccountView], pulse: &Pulse) -> bool {
+    let circumstances = &pulse.circumstances;
     let stuck = Garbage::of(accounts, circumstances).share <= pulse.stuck_share + 0.01;
-    if (!stuck && wants_roll(accounts, circumstances))
+    (!stuck && wants_roll(accounts, circumstances))
         || accounts.iter().any(|account| circumstances.is_free(account))
         || (!stuck && !choose_round(accounts, circumstances).is_empty())
-    {
-        return Some(Due::Compaction);
-    }
+}
+
+fn choose_other(pulse: &Pulse) -> Option<Due> {
     let changed = |ratio: f64| pulse.raw_bytes_since_tuning as f64 > ratio * pulse.live_raw_bytes as f64;
     if pulse.retune_ratio.is_some_and(changed) && pulse.entries >= TUNING_ENTRIES_MIN {
         return Some(Due::Tuning);
     }
     let snapshot_after = SNAPSHOT_RECORDS.max(pulse.entries / 4);
     // Snapshots of what the store held once: twice what two new ones would take.
-    let outgrown = pulse.snapshot_bytes
-        > STALE_SNAPSHOT_BYTES + 4 * SNAPSHOT_ENTRY_BYTES * (pulse.entries + pulse.shadows);
+    let entries = pulse.entries + pulse.shadows;
+    let outgrown = pulse.snapshot_bytes > STALE_SNAPSHOT_BYTES + 4 * SNAPSHOT_ENTRY_BYTES * entries;
     (pulse.records_since_snapshot > snapshot_after || outgrown).then_some(Due::Snapshot)
 }
