@@ -23,6 +23,13 @@ pub(super) struct Rows {
     pub from_records: bool,
 }
 
+impl Rows {
+    /// Of a segment that cannot be read.
+    pub(super) fn unknown() -> Self {
+        Self { rows: Vec::new(), records_end: 0, lost: true, from_records: false }
+    }
+}
+
 /// A sealed segment's rows; `None` if its file is gone or the medium does not give it back: one lost segment must not
 /// keep the tasks from the others.
 ///

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::eviction::Evicted;
-use super::files::{remove_segment, rows_of, sweep_slots, sync_names, sync_removals};
+use super::files::{Rows, remove_segment, rows_of, sweep_slots, sync_names, sync_removals};
 use super::policy::{Trigger, Victim, is_replaced};
 use super::relocation::{Relocation, Survivor};
 use super::survivor_groups::SurvivorGroups;
@@ -106,14 +106,21 @@ impl CompactionSystem {
         let mut listed = Vec::with_capacity(victims.len());
         for victim in victims {
             self.check_stop(shared)?;
-            let Some(found) = rows_of(shared, &victim.account)? else { continue };
-            if found.lost && victim.account.summary.shadow_max > self.covered() {
+            let found = match rows_of(shared, &victim.account)? {
+                Some(found) => found,
+                // Nothing of it is needed: it need not be readable to go.
+                None if is_replaced(&victim.account) => Rows::unknown(),
+                None => continue,
+            };
+            let hides = victim.account.summary.shadow_max > self.covered() && !is_replaced(&victim.account);
+            if found.lost && hides {
                 // What is lost may have been a deletion that no snapshot knows of: the segment has to wait for one.
                 tracing::warn!(segment = victim.account.identity.segment_id, "damaged; left for later");
                 continue;
             }
             // What is lost may have been its newest shadow; it is covered.
-            let discarded_shadow = if found.lost { victim.account.summary.shadow_max } else { 0 };
+            let discarded_shadow =
+                if found.lost { victim.account.summary.shadow_max.min(self.covered()) } else { 0 };
             let mut entry = Listed {
                 victim: *victim,
                 survivors: Vec::new(),
