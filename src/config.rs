@@ -379,7 +379,34 @@ impl ColdTierConfig {
         self
     }
 
-    /// Who learns of each eviction, with its reason. The store never waits for the listener: what its channel has no
+    /// Who learns of each eviction, with its reason: a channel of your own making.
+    ///
+    /// ```
+    /// # fn main() -> larder::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use larder::{Admission, ColdTier, ColdTierConfig, EvictionReason};
+    ///
+    /// let (listener, evictions) = crossbeam_channel::bounded(10_000);
+    /// let config = ColdTierConfig::new(dir.path())
+    ///     .segment_bytes(64 << 10)
+    ///     .capacity_bytes(8 << 20)
+    ///     .admission(Admission::All)
+    ///     .evictions(listener);
+    /// let cold = ColdTier::open(config)?;
+    /// for n in 0..20_000u32 {
+    ///     // 20 MB of values that do not shrink, into 8 MiB.
+    ///     let value: Vec<u8> = (0..1000).map(|at| (n.wrapping_mul(at * at + 7) >> 11) as u8).collect();
+    ///     cold.insert(&n.to_le_bytes(), &value)?;
+    /// }
+    /// cold.flush()?;
+    /// let stats = cold.stats();
+    /// assert!(stats.disk_bytes <= 8 << 20);
+    /// let evicted = evictions.try_iter().filter(|one| one.reason == EvictionReason::Capacity).count();
+    /// assert_eq!(evicted as u64 + stats.evictions_untold, stats.evicted);
+    /// assert_eq!(stats.entries + stats.evicted, 20_000);
+    /// # Ok(()) }
+    /// ```
+    /// The store never waits for the listener: what its channel has no
     /// room for is counted in [`ColdStats::evictions_untold`](crate::ColdStats::evictions_untold). Costs reading the
     /// keys of what is evicted.
     pub fn evictions(mut self, listener: Sender<Eviction>) -> Self {
