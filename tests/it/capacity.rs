@@ -868,5 +868,5 @@ fn random_run(seed: u64) {
 
 #[test]
 fn random_operations_at_a_full_disk_never_show_a_stale_value_nor_an_evicted_one() {
-    (0..12).for_each(random_run);
+    (0..5).for_each(random_run);
 }
