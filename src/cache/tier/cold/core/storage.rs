@@ -325,6 +325,10 @@ impl<D: Disk> ColdTierStorage<D> {
         shared.slab.seal(active.slot, summary, shared.in_flight.next_sequence());
         self.actives.remove(&group);
         self.enter_manifest(shared);
+        if shared.ledger.capacity_bytes().is_some() && self.wants_roll(shared) {
+            // Without syncs it would grow with every segment, and take the room that was kept for records.
+            return self.sync_manifest(shared);
+        }
         Ok(())
     }
 
@@ -362,11 +366,15 @@ impl<D: Disk> ColdTierStorage<D> {
 
     fn sync_manifest<C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
         self.manifest.sync()?;
-        if self.manifest.wants_roll(shared.ledger.manifest_bytes_max(ROLL_BYTES)) {
+        if self.wants_roll(shared) {
             self.manifest.roll(&shared.disk)?;
         }
         self.enter_manifest(shared);
         Ok(())
+    }
+
+    fn wants_roll<C: Clock>(&self, shared: &Shared<D, C>) -> bool {
+        self.manifest.wants_roll(shared.ledger.manifest_bytes_max(ROLL_BYTES))
     }
 
     /// Follows the manifest's length: it grows with every segment, whether or not anything is synced.
