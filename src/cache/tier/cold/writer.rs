@@ -65,6 +65,7 @@ impl Pending {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "made and taken apart once a request, on the stack")]
 enum Next {
     Request(WriteRequest),
     Tick,
