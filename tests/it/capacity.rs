@@ -26,12 +26,18 @@ const CAPACITY: u64 = 5 << 20;
 type Newest = BTreeMap<Vec<u8>, Option<(Vec<u8>, Option<u64>)>>;
 
 /// Bytes of a directory as `du` counts them.
+///
+/// A walk takes time: one in which files came or went would count some that never were there together, and is begun
+/// again.
 fn du(dir: &Path) -> u64 {
     let bytes = |path: &Path| std::fs::symlink_metadata(path).map_or(0, |meta| meta.blocks() * 512);
-    let files = std::fs::read_dir(dir).map_or(0, |entries| {
-        entries.filter_map(|entry| entry.ok()).map(|entry| bytes(&entry.path())).sum::<u64>()
-    });
-    files + bytes(dir)
+    loop {
+        let before = names(dir, |_| true);
+        let files: u64 = before.iter().map(|name| bytes(&dir.join(name))).sum();
+        if before == names(dir, |_| true) {
+            return files + bytes(dir);
+        }
+    }
 }
 
 /// Looks at the directory every other millisecond while something runs; returns the most it took, and how often it was
@@ -420,7 +426,6 @@ fn a_smaller_capacity_is_kept_when_the_call_returns_and_a_larger_one_is_used() {
 }
 
 #[test]
-#[ignore = "reads are not counted yet"]
 fn what_is_read_often_survives_eviction_far_better_than_what_is_not() {
     let dir = scratch();
     let cold = open_on(config(dir.path()).capacity_bytes(CAPACITY), OsDisk);
@@ -441,7 +446,6 @@ fn what_is_read_often_survives_eviction_far_better_than_what_is_not() {
 }
 
 #[test]
-#[ignore = "reads are not counted yet"]
 fn reads_before_a_capacity_is_set_do_not_count() {
     let survive = |capacity_first: bool| {
         let dir = scratch();
@@ -785,7 +789,9 @@ fn an_older_version_does_not_resurface_when_its_newer_one_is_evicted() {
                 assert!(!present.contains(key), "{when}: {} came back", String::from_utf8_lossy(key));
             }
         }
-        assert!((0..600).all(|n| missing.contains(&key(n))), "all of the first ones are evicted by now");
+        // They were read in each round, so some of them are worth their bytes.
+        let gone = (0..600).filter(|n| missing.contains(&key(*n))).count();
+        assert!(gone > 100, "{gone} of the first ones were evicted");
     }
 }
 

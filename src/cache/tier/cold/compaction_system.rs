@@ -261,7 +261,7 @@ impl CompactionSystem {
             shared.state.advance(0.8 * done as f32 / accounts.len() as f32);
         }
         // Room first: nothing is evicted while the index is being saved.
-        let room = snapshot_bytes(shared.index.len() + shared.index.shadows());
+        let room = snapshot_bytes(shared.index.entries());
         self.reserve_for_output(shared, room)?;
         shared.ledger.strike(room);
         report.snapshot_bytes = self.save_index(shared)?;

@@ -201,11 +201,11 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         shared.brake.wait(bytes);
         shared.budget.reserve(bytes, || {
             shared.condition.check_writable()?;
-            let entries = shared.index.len();
+            let entries = shared.index.entries();
             if shared.ledger.asks_for_relief(bytes, entries) {
                 self.request(TaskRequest::Relieve)?;
             }
-            Ok(shared.ledger.try_reserve(bytes, entries))
+            shared.ledger.reserve(bytes, entries)
         })
     }
 

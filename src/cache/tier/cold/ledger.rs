@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::config::{ColdTierConfig, segment_bytes_at};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Block in which file systems hand out space.
 pub(super) const BLOCK_BYTES: u64 = 4096;
@@ -41,6 +41,8 @@ pub(super) struct DiskLedger {
     taken_bytes: AtomicU64,
     /// The compaction worker has been asked to make room, and has not begun.
     relief_asked: AtomicBool,
+    /// The last attempt to make room found nothing left to evict.
+    exhausted: AtomicBool,
     /// The largest record that found no room since it began last.
     wanted_bytes: AtomicU64,
 }
@@ -53,6 +55,7 @@ impl DiskLedger {
             capacity_bytes: AtomicU64::new(config.capacity_bytes.unwrap_or(u64::MAX)),
             taken_bytes: AtomicU64::new(taken_bytes),
             relief_asked: AtomicBool::new(false),
+            exhausted: AtomicBool::new(false),
             wanted_bytes: AtomicU64::new(0),
         }
     }
@@ -117,7 +120,7 @@ impl DiskLedger {
     }
 
     /// Reserves room for a record; false, and nothing changed, if there is none.
-    pub(super) fn try_reserve(&self, bytes: u64, entries: u64) -> bool {
+    fn try_reserve(&self, bytes: u64, entries: u64) -> bool {
         let limit = self.limit_of_callers(entries);
         let fits = |taken: u64| taken.checked_add(bytes).filter(|sum| *sum <= limit);
         self.taken_bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
@@ -166,7 +169,35 @@ impl DiskLedger {
     /// The compaction worker begins to make room: returns how much.
     pub(super) fn begin_relief(&self) -> u64 {
         self.relief_asked.store(false, Ordering::SeqCst);
+        self.exhausted.store(false, Ordering::SeqCst);
         self.headroom_bytes().max(2 * self.wanted_bytes.swap(0, Ordering::SeqCst))
+    }
+
+    /// There was nothing left to evict, and still not enough room.
+    pub(super) fn note_exhausted(&self) -> Error {
+        self.exhausted.store(true, Ordering::SeqCst);
+        self.exhausted_error()
+    }
+
+    fn exhausted_error(&self) -> Error {
+        let text = format!(
+            "the capacity of {} bytes is taken by what cannot be evicted (files of others in the directory, or the \
+             store's own manifest, snapshots and dictionaries): raise it, or move the other files away",
+            self.capacity_bytes().unwrap_or(u64::MAX),
+        );
+        Error::new(ErrorKind::Full, text)
+    }
+
+    /// Reserves room for a record, as [`try_reserve`](Self::try_reserve) does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] when there is none and none can be made.
+    pub(super) fn reserve(&self, bytes: u64, entries: u64) -> Result<bool> {
+        let reserved = self.try_reserve(bytes, entries);
+        if !reserved && self.exhausted.load(Ordering::SeqCst) {
+            return Err(self.exhausted_error());
+        }
+        Ok(reserved)
     }
 
     /// Enters bytes that are about to be written.

@@ -454,6 +454,11 @@ impl MetadataIndex {
         self.values.load(Ordering::Relaxed)
     }
 
+    /// Values and shadows: what a snapshot holds.
+    pub fn entries(&self) -> u64 {
+        self.len() + self.shadows()
+    }
+
     /// Whether it holds no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

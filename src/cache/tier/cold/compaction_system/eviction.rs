@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::policy::{Victim, choose_evictions, choose_round};
+use super::policy::{Victim, choose_evictions, choose_round, is_replaced};
 use super::relocation::Survivor;
 use super::round::{Keep, Listed, RoundProgress, victim_bytes};
 use super::{CompactionReport, CompactionSystem, Trigger};
@@ -47,22 +47,17 @@ impl CompactionSystem {
     /// Evicts until callers can write so many bytes.
     ///
     /// # Errors
-    /// [`ErrorKind::Full`] when nothing is left to evict and callers have no room at all; whatever stopped a round.
+    /// [`ErrorKind::Full`] when nothing is left to evict and callers still have less room; whatever stopped a round.
     pub(in crate::cache::tier::cold) fn make_room<D: Disk, C: Clock>(
         &mut self,
         shared: &Shared<D, C>,
         bytes: u64,
     ) -> Result<()> {
-        let room = || shared.ledger.room(shared.index.len());
+        let room = || shared.ledger.room(shared.index.entries());
         while room() < bytes {
             self.check_stop(shared)?;
             if !self.evict_round(shared)? {
-                if room() > 0 {
-                    return Ok(());
-                }
-                let text =
-                    "the capacity is taken by what cannot be evicted: files of others, or the store's own";
-                return Err(Error::new(ErrorKind::Full, text));
+                return Err(shared.ledger.note_exhausted());
             }
         }
         Ok(())
@@ -89,17 +84,30 @@ impl CompactionSystem {
 
     /// Frees what costs least: what has expired, what is dead, then what is worth least. False if there is nothing.
     fn evict_round<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<bool> {
-        let taken = shared.ledger.taken_bytes();
-        self.cleanup_expired_entries(shared, Trigger::Automatic)?;
-        if shared.ledger.taken_bytes() < taken {
+        if self.cleanup_expired_entries(shared, Trigger::Automatic)?.bytes_reclaimed > 0 {
             return Ok(true);
         }
-        let mut victims = self.choose_to_evict(shared);
-        if victims.is_empty() {
+        if self.choose_to_evict(shared).is_empty() {
             // The rest is in active segments.
             self.ask(|reply| WriteRequest::Seal { reply })?;
-            victims = self.choose_to_evict(shared);
         }
+        let hides = |victim: &Victim| {
+            victim.account.summary.shadow_max > self.covered() && !is_replaced(&victim.account)
+        };
+        if self.choose_to_evict(shared).iter().any(hides) {
+            self.cover_if_cheap(shared)?;
+        }
+        if self.evict_chosen(shared)? {
+            return Ok(true);
+        }
+        // What is left has to be remembered until a snapshot covers it.
+        self.cover_all(shared)?;
+        self.evict_chosen(shared)
+    }
+
+    /// One round; false if it gave nothing back.
+    fn evict_chosen<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<bool> {
+        let victims = self.choose_to_evict(shared);
         if victims.is_empty() {
             return Ok(false);
         }
@@ -114,7 +122,7 @@ impl CompactionSystem {
         shared.ledger.strike(copied);
         outcome?;
         tracing::debug!(segments = report.segments_removed, copied = report.entries_copied, "evicted");
-        Ok(report.segments_removed > 0)
+        Ok(report.bytes_reclaimed > 0)
     }
 
     fn choose_to_evict<D: Disk, C: Clock>(&self, shared: &Shared<D, C>) -> Vec<Victim> {
@@ -213,15 +221,22 @@ impl CompactionSystem {
     /// victims' files are still there.
     pub(super) fn forget_evicted<D: Disk, C: Clock>(&self, shared: &Shared<D, C>, listed: &[Listed]) {
         for victim in listed {
+            let mut evicted = Vec::with_capacity(victim.evicted.len());
             for Evicted { survivor, remembered } in &victim.evicted {
-                if !remembered {
-                    shared.index.replace_if(EntryId::of(survivor.row.hash), survivor.from, None);
+                let id = EntryId::of(survivor.row.hash);
+                // What was replaced meanwhile has not been evicted. A key that is remembered has moved on as a shadow.
+                let gone = match remembered {
+                    true => shared.index.get(id).is_none_or(|entry| entry.is_shadow()),
+                    false => shared.index.replace_if(id, survivor.from, None),
+                };
+                if gone {
+                    evicted.push(*survivor);
                 }
-                count(&shared.counters.evicted, 1);
-                count(&shared.counters.evicted_bytes, survivor.bytes);
             }
+            count(&shared.counters.evicted, evicted.len() as u64);
+            count(&shared.counters.evicted_bytes, evicted.iter().map(|survivor| survivor.bytes).sum());
             if shared.config.evictions.is_some() {
-                tell(shared, victim);
+                tell(shared, victim, &evicted);
             }
         }
     }
@@ -237,11 +252,11 @@ fn value_of(survivor: &Survivor, hits: u8, now_ms: u64, horizon_ms: f64) -> f64 
 }
 
 /// Reads the evicted records' keys, which the index does not keep.
-fn tell<D: Disk, C: Clock>(shared: &Shared<D, C>, victim: &Listed) {
+fn tell<D: Disk, C: Clock>(shared: &Shared<D, C>, victim: &Listed, evicted: &[Survivor]) {
     let identity = &victim.victim.account.identity;
     let file = shared.disk.open_read(&names::segment(&shared.config.dir, identity.segment_id));
     let (mut buffer, mut raw) = (Vec::new(), Vec::new());
-    for Evicted { survivor, .. } in &victim.evicted {
+    for survivor in evicted {
         let key = || {
             let (file, hint) = (file.as_ref().ok()?, survivor.bytes as usize);
             let offset = survivor.from.offset;

@@ -40,7 +40,7 @@ impl CompactionSystem {
     pub(super) fn cover_if_cheap<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
         let written =
             shared.counters.segment_bytes_written.load(Ordering::Relaxed) - self.written_at_snapshot;
-        let entries = shared.index.len() + shared.index.shadows();
+        let entries = shared.index.entries();
         if (entries * SNAPSHOT_ENTRY_BYTES) as f64 <= COVERING_SHARE_MAX * written as f64 {
             self.cover_all(shared)?;
         }
@@ -48,7 +48,7 @@ impl CompactionSystem {
     }
 
     pub(super) fn keeps_two<D: Disk, C: Clock>(&self, shared: &Shared<D, C>) -> bool {
-        let entries = shared.index.len() + shared.index.shadows();
+        let entries = shared.index.entries();
         let live: u64 = shared.slab.accounts().iter().map(AccountView::live_bytes).sum();
         (2 * entries * SNAPSHOT_ENTRY_BYTES) as f64 <= SNAPSHOT_SHARE_MAX * live as f64
     }
@@ -72,7 +72,7 @@ impl CompactionSystem {
             file_bytes: 0,
         };
         let dir = &shared.config.dir;
-        let expected = in_blocks(snapshot_bytes(shared.index.len() + shared.index.shadows()));
+        let expected = in_blocks(snapshot_bytes(shared.index.entries()));
         shared.ledger.enter(expected);
         let written =
             write_snapshot(&shared.disk, dir, shared.store_id, &snapshot, &shared.index, &shared.slab);
