@@ -870,3 +870,27 @@ fn random_run(seed: u64) {
 fn random_operations_at_a_full_disk_never_show_a_stale_value_nor_an_evicted_one() {
     (0..5).for_each(random_run);
 }
+
+#[test]
+fn deletions_that_no_snapshot_covers_do_not_keep_eviction_busy_for_ever() {
+    let dir = scratch();
+    let full = config(dir.path())
+        .capacity_bytes(CAPACITY)
+        .queue_full(QueueFull::WaitFor(Duration::from_secs(20)));
+    let cold = open_on(full, OsDisk);
+    // A segment of nothing but deletions ...
+    for n in 0..100 {
+        cold.insert(&key(n), &noise(n.into(), 400)).unwrap();
+    }
+    cold.flush().unwrap();
+    for n in 0..100 {
+        cold.remove(&key(n)).unwrap();
+    }
+    cold.flush().unwrap();
+    // ... and then more than fits, overwritten, so that what is evicted is remembered.
+    for n in 0..30_000u32 {
+        cold.insert(&key(1000 + n % 9000), &noise(n.into(), 500)).unwrap();
+    }
+    cold.flush().unwrap();
+    cold.close().unwrap();
+}

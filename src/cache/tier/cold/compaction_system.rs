@@ -55,6 +55,8 @@ pub(super) struct CompactionSystem {
     written_at_snapshot: u64,
     /// Bytes that evictions have copied.
     copied_by_eviction: u64,
+    /// Rounds of eviction in a row that gave nothing back.
+    fruitless_evictions: u32,
     pacer: Pacer,
     /// Store time when it was opened.
     opened_at_ms: u64,
@@ -72,6 +74,7 @@ impl CompactionSystem {
             parameters: state.parameters,
             written_at_snapshot: 0,
             copied_by_eviction: 0,
+            fruitless_evictions: 0,
             pacer: Pacer::unlimited(),
             opened_at_ms: now_ms,
             finished_edit: state.edit,

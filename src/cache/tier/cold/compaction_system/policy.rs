@@ -84,6 +84,12 @@ impl Circumstances {
         account.sealed && account.live_records() == 0 && hides_nothing
     }
 
+    /// Whether nothing in the segment is in force, and all the same it cannot go: what it hides is not covered. Moving
+    /// it would give nothing back.
+    pub fn is_waiting(&self, account: &AccountView) -> bool {
+        account.sealed && account.live_records() == 0 && !self.is_free(account)
+    }
+
     /// Bytes that a compaction has reason to give back before they go by themselves: what has expired among records
     /// that all expire goes with them.
     fn worthwhile_bytes(&self, account: &AccountView) -> u64 {
