@@ -894,3 +894,18 @@ fn deletions_that_no_snapshot_covers_do_not_keep_eviction_busy_for_ever() {
     cold.flush().unwrap();
     cold.close().unwrap();
 }
+
+#[test]
+fn a_cancel_that_met_no_task_does_not_keep_callers_from_room() {
+    let dir = scratch();
+    let full = config(dir.path())
+        .capacity_bytes(CAPACITY)
+        .queue_full(QueueFull::WaitFor(Duration::from_secs(20)));
+    let cold = open_on(full, OsDisk);
+    cold.cancel();
+    for n in 0..12_000u32 {
+        cold.insert(&key(n), &noise(n.into(), 1000)).unwrap();
+    }
+    cold.run_due().unwrap();
+    cold.close().unwrap();
+}

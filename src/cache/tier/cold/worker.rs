@@ -215,6 +215,8 @@ impl CompactionWorker {
 
     /// Evicts until callers have room again.
     fn relieve<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
+        // `cancel` was for a task, which is over: callers who wait for room must not wait for the next one.
+        shared.state.forget_cancel();
         let wanted = shared.ledger.begin_relief();
         let result = self.system.make_room(shared, wanted);
         if let Err(error) = &result {
