@@ -60,6 +60,9 @@ pub(super) struct CompactionSystem {
     pacer: Pacer,
     /// Store time when it was opened.
     opened_at_ms: u64,
+    /// Snapshots may have been lost that records were judged by (`first`, `outlasts`): nothing is dropped before a new
+    /// one has taken their place (R6).
+    must_cover: bool,
     /// Number of the last edit this worker has finished with (E0 of the next snapshot).
     finished_edit: u64,
 }
@@ -77,6 +80,7 @@ impl CompactionSystem {
             fruitless_evictions: 0,
             pacer: Pacer::unlimited(),
             opened_at_ms: now_ms,
+            must_cover: state.next_sequence > 1 && (state.snapshots.is_empty() || state.damaged),
             finished_edit: state.edit,
         }
     }

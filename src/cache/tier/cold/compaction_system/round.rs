@@ -44,6 +44,7 @@ impl CompactionSystem {
         progress: &RoundProgress,
         report: &mut CompactionReport,
     ) -> Result<()> {
+        self.cover_what_was_lost(shared)?;
         let before = report.clone();
         let (mut listed, mut relocation) = self.relocate(shared, victims, keep, progress, report)?;
         if relocation.damaged.iter().any(|survivor| survivor.row.sequence > self.covered()) {
