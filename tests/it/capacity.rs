@@ -909,3 +909,22 @@ fn a_cancel_that_met_no_task_does_not_keep_callers_from_room() {
     cold.run_due().unwrap();
     cold.close().unwrap();
 }
+
+#[test]
+fn a_small_write_budget_that_is_asked_for_every_millisecond_fills_all_the_same() {
+    let dir = scratch();
+    let cold = open_on(config(dir.path()).write_budget_bytes_per_day(1 << 20), OsDisk);
+    let mut n = 0;
+    while cold.stats().rejected == 0 {
+        cold.insert(&key(n), &noise(n.into(), 100)).unwrap();
+        cold.flush().unwrap();
+        n += 1;
+    }
+    let inserted = cold.stats().inserts;
+    // Twelve bytes a second.
+    for step in 0..200_000u32 {
+        cold.clock().advance(1);
+        cold.insert(&key(90_000 + step % 9), b"value").unwrap();
+    }
+    assert!(cold.stats().inserts > inserted, "nothing was gained in 200 s");
+}
