@@ -363,3 +363,24 @@ fn a_lost_snapshot_does_not_let_a_value_come_back_that_outlives_what_replaced_it
     let cold = larder::ColdTier::open_with(config(dir.path()), larder::OsDisk, now).unwrap();
     assert_eq!(cold.get(b"key").unwrap(), None);
 }
+
+#[test]
+fn a_dead_segment_that_cannot_be_read_does_not_keep_maintenance_busy_for_ever() {
+    let dir = scratch();
+    let cold = open(dir.path());
+    for number in 0..100 {
+        cold.insert(&key(number), &noise(number.into(), 400)).unwrap();
+    }
+    for number in 0..100 {
+        cold.remove(&key(number)).unwrap();
+    }
+    cold.flush().unwrap();
+    cold.abandon();
+    let cold = open(dir.path());
+    rebuild(&cold);
+    // Covered, dead, with deletions in it, and not readable: it cannot go, and is no reason to try for ever.
+    for name in names(dir.path(), is_segment) {
+        remove_file(dir.path(), &name);
+    }
+    assert!(cold.run_due().unwrap() < 10);
+}

@@ -116,6 +116,7 @@ impl CompactionSystem {
             return Ok(false);
         }
         let bytes = victims.iter().map(victim_bytes).sum();
+        let aside = self.set_aside.len();
         let progress = RoundProgress { before: 0, bytes, total: bytes };
         let mut report = CompactionReport::default();
         let budget = self.copy_budget(shared);
@@ -126,6 +127,10 @@ impl CompactionSystem {
         shared.ledger.strike(copied);
         outcome?;
         tracing::debug!(segments = report.segments_removed, copied = report.entries_copied, "evicted");
+        if self.set_aside.len() > aside {
+            // The next round takes others.
+            return Ok(true);
+        }
         // Whatever the reason: what gives nothing back time and again is not tried for ever.
         self.fruitless_evictions =
             if report.bytes_reclaimed > 0 { 0 } else { (self.fruitless_evictions + 1) % FRUITLESS_MAX };
@@ -135,14 +140,14 @@ impl CompactionSystem {
     /// Bytes of segments that hold nothing but what has to be remembered until a snapshot covers it.
     fn waiting_bytes<D: Disk, C: Clock>(&self, shared: &Shared<D, C>) -> u64 {
         let circumstances = self.circumstances(shared);
-        let accounts = shared.slab.accounts();
+        let accounts = self.accounts(shared);
         let waiting = accounts.iter().filter(|account| circumstances.is_waiting(account));
         waiting.map(|account| account.summary.record_bytes()).sum()
     }
 
     fn choose_to_evict<D: Disk, C: Clock>(&self, shared: &Shared<D, C>) -> Vec<Victim> {
         let circumstances = self.circumstances(shared);
-        let mut accounts = shared.slab.accounts();
+        let mut accounts = self.accounts(shared);
         accounts.retain(|account| !circumstances.is_waiting(account));
         let free = choose_round(&accounts, &circumstances);
         if free.iter().any(|victim| victim.account.live_records() == 0) {
