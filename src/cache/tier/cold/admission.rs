@@ -58,7 +58,7 @@ impl<D: Disk, C: Clock> Shared<D, C> {
 
     fn is_nearly_full(&self, bytes: u64) -> bool {
         let capacity = self.ledger.capacity_bytes().unwrap_or(u64::MAX);
-        self.ledger.room(self.index.len()) < capacity / NEARLY_FULL_DIVISOR + bytes
+        self.ledger.room(self.entries_to_save()) < capacity / NEARLY_FULL_DIVISOR + bytes
     }
 
     /// Whether the day's write budget, if there is one, leaves something for copying.

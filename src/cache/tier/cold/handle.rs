@@ -201,7 +201,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         shared.brake.wait(bytes);
         shared.budget.reserve(bytes, || {
             shared.condition.check_writable()?;
-            let entries = shared.index.len();
+            let entries = shared.entries_to_save();
             if shared.ledger.asks_for_relief(bytes, entries) {
                 self.request(TaskRequest::Relieve)?;
             }

@@ -84,6 +84,11 @@ impl<D: Disk, C: Clock> Shared<D, C> {
         self.ledger.segment_bytes()
     }
 
+    /// Entries that a snapshot of the index holds, shadows included.
+    pub fn entries_to_save(&self) -> u64 {
+        self.index.len() + self.index.shadows()
+    }
+
     /// Gives the queue's and the disk's bytes of a record back, once it is written or lost.
     pub fn release(&self, charge: u64, waker: &Waker) {
         self.ledger.strike(charge);

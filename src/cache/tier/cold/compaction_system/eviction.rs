@@ -57,7 +57,7 @@ impl CompactionSystem {
         shared: &Shared<D, C>,
         bytes: u64,
     ) -> Result<()> {
-        let room = || shared.ledger.room(shared.index.len());
+        let room = || shared.ledger.room(shared.entries_to_save());
         while room() < bytes {
             self.check_stop(shared)?;
             if !self.evict_round(shared)? {
