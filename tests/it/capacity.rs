@@ -876,3 +876,59 @@ fn random_run(seed: u64) {
 fn random_operations_at_a_full_disk_never_show_a_stale_value_nor_an_evicted_one() {
     (0..5).for_each(random_run);
 }
+
+#[test]
+fn deletions_that_no_snapshot_covers_do_not_keep_eviction_busy_for_ever() {
+    let dir = scratch();
+    let full =
+        config(dir.path()).capacity_bytes(CAPACITY).queue_full(QueueFull::WaitFor(Duration::from_secs(20)));
+    let cold = open_on(full, OsDisk);
+    // A segment of nothing but deletions ...
+    for n in 0..100 {
+        cold.insert(&key(n), &noise(n.into(), 400)).unwrap();
+    }
+    cold.flush().unwrap();
+    for n in 0..100 {
+        cold.remove(&key(n)).unwrap();
+    }
+    cold.flush().unwrap();
+    // ... and then more than fits, overwritten, so that what is evicted is remembered.
+    for n in 0..30_000u32 {
+        cold.insert(&key(1000 + n % 9000), &noise(n.into(), 500)).unwrap();
+    }
+    cold.flush().unwrap();
+    cold.close().unwrap();
+}
+
+#[test]
+fn a_cancel_that_met_no_task_does_not_keep_callers_from_room() {
+    let dir = scratch();
+    let full =
+        config(dir.path()).capacity_bytes(CAPACITY).queue_full(QueueFull::WaitFor(Duration::from_secs(20)));
+    let cold = open_on(full, OsDisk);
+    cold.cancel();
+    for n in 0..12_000u32 {
+        cold.insert(&key(n), &noise(n.into(), 1000)).unwrap();
+    }
+    cold.run_due().unwrap();
+    cold.close().unwrap();
+}
+
+#[test]
+fn a_small_write_budget_that_is_asked_for_every_millisecond_fills_all_the_same() {
+    let dir = scratch();
+    let cold = open_on(config(dir.path()).write_budget_bytes_per_day(1 << 20), OsDisk);
+    let mut n = 0;
+    while cold.stats().rejected == 0 {
+        cold.insert(&key(n), &noise(n.into(), 100)).unwrap();
+        cold.flush().unwrap();
+        n += 1;
+    }
+    let inserted = cold.stats().inserts;
+    // Twelve bytes a second.
+    for step in 0..200_000u32 {
+        cold.clock().advance(1);
+        cold.insert(&key(90_000 + step % 9), b"value").unwrap();
+    }
+    assert!(cold.stats().inserts > inserted, "nothing was gained in 200 s");
+}

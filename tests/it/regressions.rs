@@ -319,3 +319,68 @@ fn one_missing_segment_does_not_stop_the_tasks() {
     assert!(cold.segments().len() < before, "the others were cleaned up");
     assert!(cold.len() < 200, "{}", cold.len());
 }
+
+#[test]
+fn a_lost_snapshot_does_not_let_a_value_come_back_that_outlives_what_replaced_it() {
+    let dir = scratch();
+    let ms = std::time::Duration::from_millis;
+    let cold = open(dir.path());
+    // Three versions in three segments: for ever, then two times to live.
+    // What lasts beside the first one keeps its segment.
+    for number in 0..50 {
+        cold.insert(&key(number), &noise(number.into(), 400)).unwrap();
+    }
+    cold.insert(b"key", b"one").unwrap();
+    cold.insert_with_ttl(b"key", b"two", ms(10_000)).unwrap();
+    rebuild(&cold);
+    // A snapshot covers what the second one hides: the third is said to outlast everything.
+    cold.insert_with_ttl(b"key", b"three", ms(60_000)).unwrap();
+    cold.flush().unwrap();
+    cold.abandon();
+    for name in names(dir.path(), is_snapshot) {
+        let mut bytes = read_file(dir.path(), &name);
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        write_file(dir.path(), &name, &bytes);
+    }
+    let cold = open(dir.path());
+    assert_eq!(cold.get(b"key").unwrap().as_deref(), Some(&b"three"[..]));
+    // The second one goes as replaced, the third as expired.
+    cold.run_due().unwrap();
+    cold.clock().advance(70_000);
+    cold.run_due().unwrap();
+    assert_eq!(cold.get(b"key").unwrap(), None);
+    cold.flush().unwrap();
+    cold.abandon();
+    // The same damage once more.
+    for name in names(dir.path(), is_snapshot) {
+        let mut bytes = read_file(dir.path(), &name);
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        write_file(dir.path(), &name, &bytes);
+    }
+    let now = larder::ManualClock::new(START_MS + 70_000);
+    let cold = larder::ColdTier::open_with(config(dir.path()), larder::OsDisk, now).unwrap();
+    assert_eq!(cold.get(b"key").unwrap(), None);
+}
+
+#[test]
+fn a_dead_segment_that_cannot_be_read_does_not_keep_maintenance_busy_for_ever() {
+    let dir = scratch();
+    let cold = open(dir.path());
+    for number in 0..100 {
+        cold.insert(&key(number), &noise(number.into(), 400)).unwrap();
+    }
+    for number in 0..100 {
+        cold.remove(&key(number)).unwrap();
+    }
+    cold.flush().unwrap();
+    cold.abandon();
+    let cold = open(dir.path());
+    rebuild(&cold);
+    // Covered, dead, with deletions in it, and not readable: it cannot go, and is no reason to try for ever.
+    for name in names(dir.path(), is_segment) {
+        remove_file(dir.path(), &name);
+    }
+    assert!(cold.run_due().unwrap() < 10);
+}

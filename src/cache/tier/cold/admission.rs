@@ -126,11 +126,23 @@ impl WriteBudget {
         }
     }
 
+    /// Whole bytes gained since they were counted last; time that is too short for one is left for the next call.
+    fn gain(&self, now_ms: u64) -> u128 {
+        let mut gained = 0;
+        let later = |filled_at_ms: u64| {
+            let elapsed_ms = u128::from(now_ms.saturating_sub(filled_at_ms));
+            gained = u128::from(self.bytes_per_day) * elapsed_ms / u128::from(DAY_MS);
+            let paid_ms = (gained * u128::from(DAY_MS)).div_ceil(u128::from(self.bytes_per_day));
+            (gained > 0).then(|| filled_at_ms + paid_ms.min(elapsed_ms) as u64)
+        };
+        let moved = self.filled_at_ms.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
+        if moved.is_ok() { gained } else { 0 }
+    }
+
     /// Whether there is something left, `written` bytes having been written since the store was opened.
     fn allows(&self, written: u64, now_ms: u64) -> bool {
         let spent = written.saturating_sub(self.written_seen.fetch_max(written, Ordering::SeqCst));
-        let elapsed_ms = now_ms.saturating_sub(self.filled_at_ms.fetch_max(now_ms, Ordering::SeqCst));
-        let gained = u128::from(self.bytes_per_day) * u128::from(elapsed_ms) / u128::from(DAY_MS);
+        let gained = self.gain(now_ms);
         let change = i64::try_from(gained).unwrap_or(i64::MAX).saturating_sub(spent as i64);
         let burst = (self.bytes_per_day / BURST_DIVISOR) as i64;
         let tokens = self.tokens.fetch_add(change, Ordering::SeqCst).saturating_add(change);

@@ -55,9 +55,16 @@ pub(super) struct CompactionSystem {
     written_at_snapshot: u64,
     /// Bytes that evictions have copied.
     copied_by_eviction: u64,
+    /// Segments that could not be listed, with what snapshots covered then: not tried again before they cover more.
+    set_aside: BTreeMap<u64, u64>,
+    /// Rounds of eviction in a row that gave nothing back.
+    fruitless_evictions: u32,
     pacer: Pacer,
     /// Store time when it was opened.
     opened_at_ms: u64,
+    /// Snapshots may have been lost that records were judged by (`first`, `outlasts`): nothing is dropped before a new
+    /// one has taken their place (R6).
+    must_cover: bool,
     /// Number of the last edit this worker has finished with (E0 of the next snapshot).
     finished_edit: u64,
 }
@@ -72,8 +79,11 @@ impl CompactionSystem {
             parameters: state.parameters,
             written_at_snapshot: 0,
             copied_by_eviction: 0,
+            set_aside: BTreeMap::new(),
+            fruitless_evictions: 0,
             pacer: Pacer::unlimited(),
             opened_at_ms: now_ms,
+            must_cover: state.next_sequence > 1 && (state.snapshots.is_empty() || state.damaged),
             finished_edit: state.edit,
         }
     }
@@ -92,6 +102,15 @@ impl CompactionSystem {
     /// The sequence number up to which every kept snapshot reflects all operations.
     fn covered(&self) -> u64 {
         self.snapshots.iter().map(|snapshot| snapshot.covers).min().unwrap_or(0)
+    }
+
+    /// The segments that something can be done about.
+    pub(super) fn accounts<D: Disk, C: Clock>(&self, shared: &Shared<D, C>) -> Vec<AccountView> {
+        let covered = self.covered();
+        let mut accounts = shared.slab.accounts();
+        let is_aside = |id: &u64| self.set_aside.get(id).is_some_and(|then| *then >= covered);
+        accounts.retain(|account| !is_aside(&account.identity.segment_id));
+        accounts
     }
 
     /// What the policy looks at besides the accounts.
@@ -122,12 +141,12 @@ impl CompactionSystem {
     ) -> Result<CompactionReport> {
         let started = Instant::now();
         let circumstances = self.circumstances(shared);
-        let accounts = shared.slab.accounts();
+        let accounts = self.accounts(shared);
         // Garbage in the active segments counts too.
         if trigger == Trigger::Requested || policy::wants_roll(&accounts, &circumstances) {
             self.ask(|reply| WriteRequest::Seal { reply })?;
         }
-        let accounts = shared.slab.accounts();
+        let accounts = self.accounts(shared);
         let rounds = match trigger {
             Trigger::Requested => choose_all(&accounts, &circumstances),
             Trigger::Automatic | Trigger::Awaited => vec![choose_round(&accounts, &circumstances)],
@@ -180,7 +199,7 @@ impl CompactionSystem {
         shared: &Shared<D, C>,
         report: &mut CompactionReport,
     ) -> Result<()> {
-        let victims = choose_merger(&shared.slab.accounts(), &self.circumstances(shared));
+        let victims = choose_merger(&self.accounts(shared), &self.circumstances(shared));
         if victims.is_empty() {
             return Ok(());
         }

@@ -95,7 +95,7 @@ impl DiskLedger {
     }
 
     /// What callers may fill up to: maintenance needs room for its outputs, a snapshot and a new manifest. `entries`
-    /// are those of the index.
+    /// are those of the index, shadows included.
     fn limit_of_callers(&self, entries: u64) -> u64 {
         let Some(capacity) = self.capacity_bytes() else { return u64::MAX };
         let manifest = 2 * capacity / MANIFEST_DIVISOR;

@@ -136,6 +136,11 @@ impl CompactionState {
         self.cancelled.store(true, Ordering::SeqCst);
     }
 
+    /// What is done between tasks was not meant by a call that stopped one.
+    pub(super) fn forget_cancel(&self) {
+        self.cancelled.store(false, Ordering::SeqCst);
+    }
+
     /// Asks every task to stop, also those that have not begun.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);

@@ -159,6 +159,8 @@ impl CompactionWorker {
             }
             if let Err(error) = result {
                 log_failure(task, Some(error.echo()));
+                // Nothing is collected for a while: nobody is held up for its sake.
+                shared.brake.set(None);
                 return Err(error);
             }
             self.compactions_in_a_row = match due {
@@ -175,7 +177,7 @@ impl CompactionWorker {
     /// Learns from a compaction that ran by itself: whether it can give anything back, and whether writers are ahead.
     fn steer<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>, report: &CompactionReport) {
         let circumstances = self.system.circumstances(shared);
-        let garbage = Garbage::of(&shared.slab.accounts(), &circumstances);
+        let garbage = Garbage::of(&self.system.accounts(shared), &circumstances);
         if report.bytes_reclaimed <= 0 {
             self.stuck_share = garbage.share;
             return;
@@ -191,7 +193,7 @@ impl CompactionWorker {
     }
 
     fn due<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Option<Due> {
-        let accounts = shared.slab.accounts();
+        let accounts = self.system.accounts(shared);
         let circumstances = self.system.circumstances(shared);
         self.stuck_share = self.stuck_share.min(Garbage::of(&accounts, &circumstances).share);
         let mut stats = ColdStats::default();
@@ -216,6 +218,8 @@ impl CompactionWorker {
 
     /// Evicts until callers have room again.
     fn relieve<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
+        // `cancel` was for a task, which is over: callers who wait for room must not wait for the next one.
+        shared.state.forget_cancel();
         let wanted = shared.ledger.begin_relief();
         let result = self.system.make_room(shared, wanted);
         if let Err(error) = &result {

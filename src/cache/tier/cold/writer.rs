@@ -155,6 +155,8 @@ impl<D: Disk> Writer<D> {
         let next_seal_ms = self.storage.next_seal_ms();
         let until_seal = match next_seal_ms {
             u64::MAX => Duration::MAX,
+            // Nothing is sealed any more, however old it grows.
+            _ if shared.condition.read_only.load(Ordering::Relaxed) => Duration::MAX,
             // Not by the store's clock alone: one that stands still must not keep the writer awake.
             next_seal_ms => Duration::from_millis(next_seal_ms.saturating_sub(shared.clock.now_ms())),
         };

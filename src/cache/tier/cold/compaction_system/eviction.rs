@@ -10,13 +10,14 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::policy::{Victim, choose_evictions, choose_round, is_replaced};
+use super::policy::{Victim, choose_evictions, choose_round};
 use super::relocation::Survivor;
 use super::round::{Keep, Listed, RoundProgress, victim_bytes};
 use super::{CompactionReport, CompactionSystem, Trigger};
 use crate::cache::eviction::EvictionReason;
 use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::core::segment::{decode_record, read_record};
+use crate::cache::tier::cold::ledger::snapshot_bytes;
 use crate::cache::tier::cold::message::WriteRequest;
 use crate::cache::tier::cold::metadata_index::EntryId;
 use crate::cache::tier::cold::serialization::record::RECORD_HEADER_BYTES;
@@ -35,6 +36,9 @@ const COPY_VICTIM_SHARE: f64 = 0.9;
 /// A survivor was moved because it was read: to be moved again it must have been read this often, half of what was
 /// counted before included.
 const SURVIVOR_HITS: u8 = 2;
+
+/// So many rounds in a row that give nothing back are given up.
+const FRUITLESS_MAX: u32 = 16;
 
 /// A record that is evicted.
 pub(super) struct Evicted {
@@ -87,31 +91,25 @@ impl CompactionSystem {
         if self.cleanup_expired_entries(shared, Trigger::Automatic)?.bytes_reclaimed > 0 {
             return Ok(true);
         }
-        if self.choose_to_evict(shared).is_empty() {
+        // Segments of nothing but shadows give nothing back until a snapshot covers them.
+        if self.waiting_bytes(shared) > snapshot_bytes(shared.index.entries()) {
+            self.cover_all(shared)?;
+        }
+        let mut victims = self.choose_to_evict(shared);
+        if victims.is_empty() {
             // The rest is in active segments.
             self.ask(|reply| WriteRequest::Seal { reply })?;
+            victims = self.choose_to_evict(shared);
         }
-        let hides = |victim: &Victim| {
-            victim.account.summary.shadow_max > self.covered() && !is_replaced(&victim.account)
-        };
-        if self.choose_to_evict(shared).iter().any(hides) {
-            self.cover_if_cheap(shared)?;
+        if victims.is_empty() && self.waiting_bytes(shared) > 0 {
+            self.cover_all(shared)?;
+            victims = self.choose_to_evict(shared);
         }
-        if self.evict_chosen(shared)? {
-            return Ok(true);
-        }
-        // What is left has to be remembered until a snapshot covers it.
-        self.cover_all(shared)?;
-        self.evict_chosen(shared)
-    }
-
-    /// One round; false if it gave nothing back.
-    fn evict_chosen<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<bool> {
-        let victims = self.choose_to_evict(shared);
         if victims.is_empty() {
             return Ok(false);
         }
         let bytes = victims.iter().map(victim_bytes).sum();
+        let aside = self.set_aside.len();
         let progress = RoundProgress { before: 0, bytes, total: bytes };
         let mut report = CompactionReport::default();
         let budget = self.copy_budget(shared);
@@ -122,11 +120,28 @@ impl CompactionSystem {
         shared.ledger.strike(copied);
         outcome?;
         tracing::debug!(segments = report.segments_removed, copied = report.entries_copied, "evicted");
-        Ok(report.bytes_reclaimed > 0)
+        if self.set_aside.len() > aside {
+            // The next round takes others.
+            return Ok(true);
+        }
+        // Whatever the reason: what gives nothing back time and again is not tried for ever.
+        self.fruitless_evictions =
+            if report.bytes_reclaimed > 0 { 0 } else { (self.fruitless_evictions + 1) % FRUITLESS_MAX };
+        Ok(report.segments_removed > 0 && (report.bytes_reclaimed > 0 || self.fruitless_evictions != 0))
+    }
+
+    /// Bytes of segments that hold nothing but what has to be remembered until a snapshot covers it.
+    fn waiting_bytes<D: Disk, C: Clock>(&self, shared: &Shared<D, C>) -> u64 {
+        let circumstances = self.circumstances(shared);
+        let accounts = self.accounts(shared);
+        let waiting = accounts.iter().filter(|account| circumstances.is_waiting(account));
+        waiting.map(|account| account.summary.record_bytes()).sum()
     }
 
     fn choose_to_evict<D: Disk, C: Clock>(&self, shared: &Shared<D, C>) -> Vec<Victim> {
-        let (accounts, circumstances) = (shared.slab.accounts(), self.circumstances(shared));
+        let circumstances = self.circumstances(shared);
+        let mut accounts = self.accounts(shared);
+        accounts.retain(|account| !circumstances.is_waiting(account));
         let free = choose_round(&accounts, &circumstances);
         if free.iter().any(|victim| victim.account.live_records() == 0) {
             return free;

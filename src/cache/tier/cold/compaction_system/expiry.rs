@@ -88,6 +88,9 @@ impl CompactionSystem {
         emptied: &[Emptied],
         report: &mut CleanupReport,
     ) -> Result<()> {
+        if !emptied.is_empty() {
+            self.cover_what_was_lost(shared)?;
+        }
         if emptied.iter().any(|empty| empty.account.summary.exposing_max > self.covered()) {
             self.cover_if_cheap(shared)?;
         }

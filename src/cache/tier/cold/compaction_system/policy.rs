@@ -80,8 +80,18 @@ impl Circumstances {
     /// Whether nothing in the segment is in force, and it can go without being copied or remembered: what it hides is
     /// covered, or hidden by the records that took its records' places.
     fn is_free(&self, account: &AccountView) -> bool {
-        let hides_nothing = is_replaced(account) || account.summary.shadow_max <= self.covered;
+        let summary = &account.summary;
+        // A cleanup that was stopped leaves segments behind in which everything has expired.
+        let is_over = summary.unexpiring == 0 && summary.expiry_max_ms <= self.now_ms;
+        let hidden = if is_over { summary.exposing_max } else { summary.shadow_max };
+        let hides_nothing = is_replaced(account) || hidden <= self.covered;
         account.sealed && account.live_records() == 0 && hides_nothing
+    }
+
+    /// Whether nothing in the segment is in force, and all the same it cannot go: what it hides is not covered. Moving
+    /// it would give nothing back.
+    pub fn is_waiting(&self, account: &AccountView) -> bool {
+        account.sealed && account.live_records() == 0 && !self.is_free(account)
     }
 
     /// Bytes that a compaction has reason to give back before they go by themselves: what has expired among records

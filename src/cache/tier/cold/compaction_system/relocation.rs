@@ -385,10 +385,11 @@ fn within(sequence: u64, base_sequence: u64) -> bool {
 fn write_out<D: Disk, C: Clock>(shared: &Shared<D, C>, output: &mut Output<D::File>) -> Result<()> {
     let end = output.written + output.buffer.len() as u64;
     shared.ledger.resize(output.written, end);
-    output
-        .file
-        .write_full_at(&output.buffer, output.written)
-        .map_err(|error| Error::io("write", &output.path, error))?;
+    output.file.write_full_at(&output.buffer, output.written).map_err(|error| {
+        // What it left is struck out by the length known when the file goes.
+        shared.ledger.resize(end, output.written);
+        Error::io("write", &output.path, error)
+    })?;
     count(&shared.counters.segment_bytes_written, output.buffer.len() as u64);
     output.written += output.buffer.len() as u64;
     output.buffer.clear();

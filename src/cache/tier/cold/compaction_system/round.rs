@@ -44,6 +44,7 @@ impl CompactionSystem {
         progress: &RoundProgress,
         report: &mut CompactionReport,
     ) -> Result<()> {
+        self.cover_what_was_lost(shared)?;
         let before = report.clone();
         let (mut listed, mut relocation) = self.relocate(shared, victims, keep, progress, report)?;
         if relocation.damaged.iter().any(|survivor| survivor.row.sequence > self.covered()) {
@@ -53,6 +54,9 @@ impl CompactionSystem {
             self.cover_all(shared)?;
             *report = before;
             (listed, relocation) = self.relocate(shared, victims, keep, progress, report)?;
+        }
+        if listed.is_empty() {
+            return Ok(());
         }
         shared.state.advance(progress.at(0.7));
         let watermark = listed.iter().map(|victim| victim.discarded_shadow).fold(self.watermark, u64::max);
@@ -78,6 +82,12 @@ impl CompactionSystem {
         report: &mut CompactionReport,
     ) -> Result<(Vec<Listed>, Relocation<'a, D, C>)> {
         let mut listed = self.list_survivors(shared, victims, keep, report)?;
+        let id = |victim: &Victim| victim.account.identity.segment_id;
+        let covered = self.covered();
+        for victim in victims.iter().filter(|victim| !listed.iter().any(|one| id(&one.victim) == id(victim)))
+        {
+            self.set_aside.insert(id(victim), covered);
+        }
         if let Keep::Best { bytes } = keep {
             self.select_evicted(shared, &mut listed, bytes);
         }

@@ -36,6 +36,17 @@ impl CompactionSystem {
         Ok(())
     }
 
+    /// Saves the index if snapshots may have been lost. A record is *first* or *outlasts* what is older because a
+    /// snapshot covered what lay between. When that snapshot is gone, nothing but the record in between keeps the older
+    /// one away, and it must not be dropped as replaced without raising W: so a new snapshot covers it first.
+    pub(super) fn cover_what_was_lost<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
+        if self.must_cover {
+            self.cover_all(shared)?;
+            self.must_cover = false;
+        }
+        Ok(())
+    }
+
     /// Brings every kept snapshot up to now, unless too little was written since the last one.
     pub(super) fn cover_if_cheap<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
         let written =

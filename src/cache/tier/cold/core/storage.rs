@@ -341,7 +341,9 @@ impl<D: Disk> ColdTierStorage<D> {
 
     /// Store time at which the next active segment comes of age; `u64::MAX` if none does.
     pub fn next_seal_ms(&self) -> u64 {
-        self.actives.values().map(|active| active.seal_at_ms).min().unwrap_or(u64::MAX)
+        // One that a failed write has left empty waits for its first record.
+        let filled = self.actives.values().filter(|active| !active.is_empty());
+        filled.map(|active| active.seal_at_ms).min().unwrap_or(u64::MAX)
     }
 
     /// Makes everything written so far durable, and saves the clock with it.
