@@ -156,20 +156,17 @@ pub(in crate::cache::tier::cold) fn choose_round(
         return free;
     }
     let garbage = Garbage::of(accounts, circumstances);
-    let mut victims: Vec<Victim> = sealed(accounts, circumstances).collect();
-    let small = |victim: &Victim| circumstances.is_mergeable(&victim.account);
-    let merges = victims.iter().filter(|victim| small(victim)).count() >= SMALL_SEGMENTS_DUE;
-    if merges && !garbage.is_due(circumstances) {
-        victims.retain(small);
-    } else if garbage.is_due(circumstances) {
+    let mut victims: Vec<Victim>;
+    if garbage.is_due(circumstances) {
         let high = garbage.is_high(circumstances);
-        victims.retain(|victim| {
+        let is_worth = |victim: &Victim| {
             let bytes = match high {
                 true => victim.account.reclaimable_bytes(),
                 false => circumstances.worthwhile_bytes(&victim.account),
             };
             bytes > 0 || victim.recompress
-        });
+        };
+        victims = sealed(accounts, circumstances).filter(is_worth).collect();
         victims.sort_by(|a, b| score(b, circumstances).total_cmp(&score(a, circumstances)));
         // Records of one kind and class: so their output is of one class too, and comes out full.
         let kind = |victim: &Victim| (victim.account.identity.log, class_of(&victim.account));
@@ -177,7 +174,12 @@ pub(in crate::cache::tier::cold) fn choose_round(
             victims.retain(|victim| kind(victim) == first);
         }
     } else {
-        return Vec::new();
+        let small = |account: &&AccountView| circumstances.is_mergeable(account);
+        // Counted before any is copied: this is asked at every look, and hardly ever so.
+        if accounts.iter().filter(small).count() < SMALL_SEGMENTS_DUE {
+            return Vec::new();
+        }
+        victims = sealed(accounts, circumstances).filter(|victim| small(&&victim.account)).collect();
     }
     take_round(victims, ROUND_LIVE_SEGMENTS * circumstances.segment_bytes, circumstances.segment_bytes)
 }
