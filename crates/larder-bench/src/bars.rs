@@ -113,7 +113,7 @@ const YEAR: &[Expected] = &[
     at_most("written_amplification", 1.0, 1.02),
     at_most("space_growth", 1.0, 1.05),
     at_most("index_growth", 1.0, 1.05),
-    SNAPSHOTS[0],
+    // So small a store is smaller than the least snapshot; what is written counts.
     SNAPSHOTS[1],
 ];
 

@@ -432,7 +432,7 @@ impl<D: Disk, C: Pace> Driver<D, C> {
             before: before.of(FileKind::Segment).allocated,
             after: segments.allocated,
             peak: segments.allocated_peak,
-            live: self.oracle.live_bytes(),
+            live: self.live_bytes(),
             segments: segments.files,
             snapshots: totals.of(FileKind::Snapshot).allocated,
             disk: totals.allocated(),
@@ -445,6 +445,14 @@ impl<D: Disk, C: Pace> Driver<D, C> {
             self.gauges.push(Gauge { at_ms, bytes, entries, measured: self.measured });
         }
         Ok(())
+    }
+
+    /// Of what the store has evicted the oracle learns when it is read: there, the store's own count has to do.
+    fn live_bytes(&self) -> u64 {
+        match self.plan.capacity_bytes {
+            Some(_) => self.cold.stats().live_bytes,
+            None => self.oracle.live_bytes(),
+        }
     }
 
     fn note_reclaimed(&mut self, record: &Gone, now_ms: u64) -> bool {

@@ -84,6 +84,14 @@ impl Circumstances {
         account.sealed && account.live_records() == 0 && hides_nothing
     }
 
+    /// Whether all of the segment has expired, and it stays only for what it hides: that is moved out, key by key, which
+    /// costs a fraction of a snapshot.
+    fn is_spent(&self, account: &AccountView) -> bool {
+        let summary = &account.summary;
+        let expired = summary.unexpiring == 0 && summary.expiry_max_ms <= self.now_ms;
+        account.sealed && expired && account.live_records() == 0 && !self.is_free(account)
+    }
+
     /// Bytes that a compaction has reason to give back before they go by themselves: what has expired among records
     /// that all expire goes with them.
     fn worthwhile_bytes(&self, account: &AccountView) -> u64 {
@@ -154,6 +162,11 @@ pub(in crate::cache::tier::cold) fn choose_round(
         .collect();
     if !free.is_empty() {
         return free;
+    }
+    let spent = sealed(accounts, circumstances).filter(|victim| circumstances.is_spent(&victim.account));
+    let spent: Vec<Victim> = spent.collect();
+    if !spent.is_empty() {
+        return take_round(spent, u64::MAX, circumstances.segment_bytes);
     }
     let garbage = Garbage::of(accounts, circumstances);
     let mut victims: Vec<Victim>;
@@ -425,7 +438,10 @@ pub(in crate::cache::tier::cold) fn choose_task(accounts: &[AccountView], pulse:
         return Some(Due::Expiry);
     }
     let stuck = Garbage::of(accounts, circumstances).share <= pulse.stuck_share + 0.01;
+    // What was left lately is not tried again at once, however little it is.
+    let tried = pulse.stuck_share > 0.0;
     if (!stuck && wants_roll(accounts, circumstances))
+        || (!tried && accounts.iter().any(|account| circumstances.is_spent(account)))
         || accounts.iter().any(|account| circumstances.is_free(account))
         || (!stuck && !choose_round(accounts, circumstances).is_empty())
     {
