@@ -46,6 +46,7 @@ pub fn read_segment<F: DiskFile>(file: &F) -> io::Result<SegmentContents> {
         }
     };
     let records = rows.iter().enumerate().map(|(at, row)| Gone {
+        sequence: row.sequence,
         expires_at_ms: row.expires_at_ms,
         bytes: row_bytes(&rows, at, records_end) as u64,
     });

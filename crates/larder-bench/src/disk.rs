@@ -34,7 +34,8 @@ struct Volume {
 
 #[derive(Default)]
 struct Contents {
-    pieces: Vec<Box<[u8]>>,
+    /// All but the last are full.
+    pieces: Vec<Vec<u8>>,
     len: u64,
     /// Names and handles.
     links: u32,
@@ -56,19 +57,33 @@ impl Contents {
     }
 
     fn write(&mut self, bytes: &[u8], offset: u64) {
-        let end = offset + bytes.len() as u64;
-        while (self.pieces.len() * PIECE_BYTES) as u64 <= end {
-            self.pieces.push(vec![0; PIECE_BYTES].into_boxed_slice());
+        // A hole reads as zeros.
+        while self.len < offset {
+            let hole = (offset - self.len).min(PIECE_BYTES as u64) as usize;
+            self.append(&[0; PIECE_BYTES][..hole]);
         }
         let (mut at, mut done) = (offset, 0);
-        while done < bytes.len() {
+        while done < bytes.len() && at < self.len {
             let (piece, from) = place(at);
-            let take = (PIECE_BYTES - from).min(bytes.len() - done);
+            let take = (self.pieces[piece].len() - from).min(bytes.len() - done);
             self.pieces[piece][from..from + take].copy_from_slice(&bytes[done..done + take]);
             at += take as u64;
             done += take;
         }
-        self.len = self.len.max(end);
+        self.append(&bytes[done..]);
+    }
+
+    fn append(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (piece, from) = place(self.len);
+            if piece == self.pieces.len() {
+                self.pieces.push(Vec::new());
+            }
+            let (now, later) = bytes.split_at((PIECE_BYTES - from).min(bytes.len()));
+            self.pieces[piece].extend_from_slice(now);
+            self.len += now.len() as u64;
+            bytes = later;
+        }
     }
 }
 

@@ -1,7 +1,13 @@
 //! What a run's measurements come to, in figures with names.
 
+use std::collections::BTreeMap;
+
+use crate::ledger::FileKind;
 use crate::simulate::{Gauge, Outcome, Sample};
 use crate::workload::{Options, Plan, Workload};
+
+/// What `du` counts for the directory itself.
+const DIRECTORY_BYTES: u64 = 4096;
 
 /// Figures, in the order in which they are shown.
 pub type Figures = Vec<(&'static str, f64)>;
@@ -22,11 +28,16 @@ pub fn figure(figures: &Figures, name: &str) -> Option<f64> {
 /// - `reclaim_p50_ms`, `reclaim_p99_ms`: exact, over the bytes of all records whose time was up while measured: from
 ///   that moment until the file they lay in was removed. Read from the removed files; records that were still there at
 ///   the end count with the time they had stayed, and their share is `reclaim_unfinished`. Resolution: one step.
+/// - `reclaim_p99_share`: the same time over what is allowed, the record's time to live over 8 but two seconds at least;
+///   `reclaim_p99_ttls`: over its time to live. Record by record, to a thousandth.
 /// - `record_bytes_read_by_cleanup`: bytes of segment files between header and footer that the store's maintenance
 ///   thread read in rounds in which it wrote no segment; `_by_compaction`: in the others.
 /// - `count_disagreement`: how far `ColdStats::segment_bytes_written` is off the disk's own count, as a share of it. All
 ///   other figures go by the disk's.
 /// - `index_bytes_an_entry`: at the end. `snapshot_share_max`: bytes of snapshots over live bytes.
+///   `snapshot_share_written`: bytes written to snapshots over the bytes of all records inserted.
+/// - `du_over_capacity_max`: blocks of all files at any write, those that are open without a name included, and the
+///   directory's own, over the capacity.
 /// - `space_growth`, `index_growth`: the highest of the last quarter of the measured time over that of the first.
 pub fn figures(plan: &Plan, options: &Options, outcome: &Outcome) -> Figures {
     let mut figures = Figures::new();
@@ -48,8 +59,11 @@ pub fn figures(plan: &Plan, options: &Options, outcome: &Outcome) -> Figures {
         index(outcome, &mut figures);
     }
     let answers = &outcome.answers;
-    if plan.capacity_bytes.is_some() {
+    if let Some(capacity) = plan.capacity_bytes {
         hits(plan, outcome, &mut figures);
+        let peaks = outcome.samples.iter().map(|at| (at.disk_peak + DIRECTORY_BYTES) as f64);
+        figures.push(("du_over_capacity_max", maximum(peaks) / capacity as f64));
+        figures.push(("evictions", outcome.stats.evicted as f64));
     }
     figures.push(("puts", answers.puts as f64));
     figures.push(("gets", answers.gets as f64));
@@ -101,6 +115,8 @@ fn steady(outcome: &Outcome, figures: &mut Figures) {
     figures.push(("segments_end", outcome.samples.last().map_or(0.0, |at| at.segments as f64)));
     let shares = measured(outcome).map(|at| at.snapshots as f64 / at.live as f64);
     figures.push(("snapshot_share_max", maximum(shares)));
+    let snapshots = outcome.totals.of(FileKind::Snapshot).written as f64;
+    figures.push(("snapshot_share_written", snapshots / outcome.stats.stored_bytes_inserted.max(1) as f64));
     let live = measured(outcome).map(|at| at.live as f64);
     figures.push(("live_bytes", live.sum::<f64>() / steps));
     let disk = measured(outcome).map(|at| at.disk as f64 / at.live as f64);
@@ -118,19 +134,22 @@ fn growth(outcome: &Outcome, of: impl Fn(&Sample) -> f64) -> f64 {
 
 fn expiry(outcome: &Outcome, figures: &mut Figures) {
     let total: u64 = outcome.reclaimed.values().sum();
-    figures.push(("reclaim_p50_ms", percentile(outcome, total, 0.5)));
-    figures.push(("reclaim_p99_ms", percentile(outcome, total, 0.99)));
+    figures.push(("reclaim_p50_ms", percentile(&outcome.reclaimed, total, 0.5)));
+    figures.push(("reclaim_p99_ms", percentile(&outcome.reclaimed, total, 0.99)));
+    figures.push(("reclaim_p99_share", percentile(&outcome.reclaimed_of_allowed, total, 0.99) / 1000.0));
+    figures.push(("reclaim_p99_ttls", percentile(&outcome.reclaimed_of_ttl, total, 0.99) / 1000.0));
     figures.push(("reclaim_unfinished", outcome.unreclaimed_bytes as f64 / total.max(1) as f64));
     figures.push(("record_bytes_read_by_cleanup", outcome.read_by_cleanup as f64));
     figures.push(("record_bytes_read_by_compaction", outcome.read_by_compaction as f64));
 }
 
-fn percentile(outcome: &Outcome, total: u64, share: f64) -> f64 {
+/// The least value that so large a share of the bytes does not exceed.
+fn percentile(bytes_of: &BTreeMap<u64, u64>, total: u64, share: f64) -> f64 {
     let mut below = 0;
-    for (ms, bytes) in &outcome.reclaimed {
+    for (value, bytes) in bytes_of {
         below += bytes;
         if below as f64 >= share * total as f64 {
-            return *ms as f64;
+            return *value as f64;
         }
     }
     0.0

@@ -72,6 +72,8 @@ pub struct Totals {
     pub maintenance_record_bytes_read: u64,
     /// Segments that the maintenance thread has begun to write.
     pub segments_rewritten: u64,
+    /// Most allocated bytes of all files at any write since the last `take_step`.
+    pub allocated_peak: u64,
 }
 
 impl Totals {
@@ -94,6 +96,8 @@ impl Totals {
 /// A record in a segment that has left the disk.
 #[derive(Clone, Copy, Debug)]
 pub struct Gone {
+    /// Its number in the order of all writes and deletions: kept when it is moved.
+    pub sequence: u64,
     /// When its time was up, unix ms; 0 = never.
     pub expires_at_ms: u64,
     /// Bytes, header and padding included.
@@ -173,6 +177,7 @@ impl Ledger {
         totals.allocated += len.next_multiple_of(BLOCK_BYTES) - file.len.next_multiple_of(BLOCK_BYTES);
         totals.allocated_peak = totals.allocated_peak.max(totals.allocated);
         file.len = len;
+        self.totals.allocated_peak = self.totals.allocated_peak.max(self.totals.allocated());
     }
 
     fn link(&mut self, number: u64) {
@@ -233,6 +238,7 @@ impl<D: Disk> Counted<D> {
             for kind in &mut ledger.totals.kinds {
                 kind.allocated_peak = kind.allocated;
             }
+            ledger.totals.allocated_peak = ledger.totals.allocated();
             step
         })
     }

@@ -46,6 +46,21 @@ struct SimulateArgs {
     /// Which times to live the ttl workloads use.
     #[arg(long)]
     ttl_set: Option<TtlSet>,
+    /// Length of the values, in bytes; the workload's own otherwise.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(16..=65_536))]
+    value_bytes: Option<u32>,
+    /// Values of a quarter to seven quarters of that length.
+    #[arg(long)]
+    mixed_values: bool,
+    /// Exponent of the Zipf distribution (zipf-capacity).
+    #[arg(long, default_value_t = 0.9)]
+    exponent: f64,
+    /// Share of the writes that replace a recent key (ttl workloads), or of the requests that write (zipf-capacity).
+    #[arg(long)]
+    replaced: Option<f64>,
+    /// Share of dead bytes at which compaction starts (uniform, ninety-ten).
+    #[arg(long)]
+    dead_ratio: Option<f64>,
     /// Run it in this directory and by the machine's clock too (one to three minutes), and compare.
     #[arg(long, value_name = "DIR")]
     real: Option<PathBuf>,
@@ -71,11 +86,29 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &SimulateArgs) -> Result<Report> {
-    let SimulateArgs { workload, seed, scale, ttl_set, .. } = *args;
+    let SimulateArgs { workload, seed, scale, ttl_set, value_bytes, .. } = *args;
+    let SimulateArgs { mixed_values, exponent, replaced, dead_ratio, .. } = *args;
     if !(0.01..=100.0).contains(&scale) {
         return Err(Failure(format!("--scale {scale} is outside 0.01 to 100")));
     }
-    let options = Options { seed, scale, ttl_set, real_time: args.real.is_some() };
+    if !(0.01..=5.0).contains(&exponent) {
+        return Err(Failure(format!("--exponent {exponent} is outside 0.01 to 5")));
+    }
+    if let Some(share) = replaced.filter(|share| !(0.0..=1.0).contains(share)) {
+        return Err(Failure(format!("--replaced {share} is outside 0 to 1")));
+    }
+    let real_time = args.real.is_some();
+    let options = Options {
+        seed,
+        scale,
+        ttl_set,
+        real_time,
+        value_bytes,
+        mixed_values,
+        exponent,
+        replaced,
+        dead_ratio,
+    };
     let figures_of =
         |outcome: &Outcome| figures(&Plan::new(workload, &options, Path::new("/")), &options, outcome);
     let Some(dir) = &args.real else {

@@ -17,8 +17,8 @@ use larder::{
 
 use crate::disk::MemoryDisk;
 use crate::fifo::FifoCache;
-use crate::ledger::{Counted, FileKind, Step, Totals};
-use crate::oracle::{Oracle, key_of, record_bytes, value_of};
+use crate::ledger::{Counted, FileKind, Gone, Step, Totals};
+use crate::oracle::{Oracle, key_of, value_of};
 use crate::workload::{Op, Options, Plan, Workload};
 use crate::{Failure, Result};
 
@@ -28,6 +28,8 @@ const VIRTUAL_DIR: &str = "/larder-bench";
 const START_MS: u64 = 1_700_000_000_000;
 /// The index is measured so many times in a run: it costs a walk over its partitions.
 const GAUGES: u64 = 1000;
+/// What has expired may stay on disk for an eighth of its time to live, and for this time in any case.
+pub const RECLAIM_MS: u64 = 2000;
 /// By a real clock, a record this close to its expiry is neither expected nor missed.
 const EXPIRY_DOUBT_MS: u64 = 100;
 
@@ -78,6 +80,8 @@ pub struct Sample {
     pub snapshots: u64,
     /// Everything on disk.
     pub disk: u64,
+    /// At most since the last step, at any write, with what has no name any more and is still open.
+    pub disk_peak: u64,
     /// Whether it counts.
     pub measured: bool,
 }
@@ -150,6 +154,11 @@ pub struct Outcome {
     pub written_disagreement: u64,
     /// Bytes of records that expired while measured, by the milliseconds they stayed on disk after that.
     pub reclaimed: BTreeMap<u64, u64>,
+    /// The same bytes, by that time as a share of what is allowed (the record's time to live over 8, but
+    /// [`RECLAIM_MS`] at least), in thousandths, rounded up.
+    pub reclaimed_of_allowed: BTreeMap<u64, u64>,
+    /// The same bytes, by that time as a share of the record's time to live, in thousandths, rounded up.
+    pub reclaimed_of_ttl: BTreeMap<u64, u64>,
     /// Those of them that were still there at the end, counted with the time they had stayed so far.
     pub unreclaimed_bytes: u64,
     /// Removed segments whose records could not be told.
@@ -207,6 +216,10 @@ struct Driver<D: Disk, C: Pace> {
     gauges: Vec<Gauge>,
     checkpoints: Vec<Checkpoint>,
     reclaimed: BTreeMap<u64, u64>,
+    reclaimed_of_allowed: BTreeMap<u64, u64>,
+    reclaimed_of_ttl: BTreeMap<u64, u64>,
+    /// Times to live by sequence number, which the store gives in the order of the operations, from 1 on; 0 = none.
+    ttls_ms: Vec<u32>,
     unreadable: u64,
     read_by_cleanup: u64,
     read_by_compaction: u64,
@@ -238,6 +251,9 @@ fn drive<D: Disk, C: Pace>(plan: Plan, options: &Options, disk: D, clock: C) -> 
         gauges: Vec::new(),
         checkpoints: Vec::new(),
         reclaimed: BTreeMap::new(),
+        reclaimed_of_allowed: BTreeMap::new(),
+        reclaimed_of_ttl: BTreeMap::new(),
+        ttls_ms: vec![0],
         unreadable: 0,
         read_by_cleanup: 0,
         read_by_compaction: 0,
@@ -302,10 +318,17 @@ impl<D: Disk, C: Pace> Driver<D, C> {
             Op::Put { key, ttl_ms } => self.put(key, ttl_ms)?,
             Op::Get(key) => drop(self.get(key)?),
             Op::ReadThrough(key) => self.read_through(key)?,
+            Op::WriteThrough(key) => {
+                if let Some(fifo) = &mut self.fifo {
+                    fifo.insert(key, self.plan.record_bytes_of(key));
+                }
+                self.put(key, 0)?;
+            }
             Op::Remove(key) => {
                 key_of(key, self.plan.key_bytes, &mut self.key);
                 self.cold.remove(&self.key)?;
                 self.oracle.remove(key);
+                self.ttls_ms.push(0);
                 self.answers.removes += 1;
             }
             Op::Compact => drop(self.cold.run(CompactionTask::CompactData)?),
@@ -315,7 +338,7 @@ impl<D: Disk, C: Pace> Driver<D, C> {
     }
 
     fn put(&mut self, key: u64, ttl_ms: u64) -> Result<()> {
-        let value_bytes = self.plan.value_bytes;
+        let value_bytes = self.plan.value_bytes_of(key);
         key_of(key, self.plan.key_bytes, &mut self.key);
         value_of(key, self.oracle.next_write(), value_bytes, &mut self.value);
         let expires_at_ms = if ttl_ms == 0 { u64::MAX } else { self.now_ms() + ttl_ms };
@@ -324,6 +347,7 @@ impl<D: Disk, C: Pace> Driver<D, C> {
             _ => self.cold.insert_with_ttl(&self.key, &self.value, Duration::from_millis(ttl_ms))?,
         }
         self.oracle.put(key, self.plan.key_bytes, value_bytes, expires_at_ms);
+        self.ttls_ms.push(u32::try_from(ttl_ms).unwrap_or(u32::MAX));
         self.answers.puts += 1;
         Ok(())
     }
@@ -359,7 +383,7 @@ impl<D: Disk, C: Pace> Driver<D, C> {
             let hit = fifo.contains(key);
             self.answers.fifo_hits_measured += u64::from(hit && self.measured);
             if !hit {
-                fifo.insert(key, record_bytes(self.plan.key_bytes, self.plan.value_bytes as usize));
+                fifo.insert(key, self.plan.record_bytes_of(key));
             }
         }
         if !self.plan.supported {
@@ -391,7 +415,7 @@ impl<D: Disk, C: Pace> Driver<D, C> {
         ran?;
         let now_ms = self.now_ms();
         for record in gone {
-            self.note_reclaimed(record.expires_at_ms, record.bytes, now_ms);
+            self.note_reclaimed(&record, now_ms);
         }
         self.unreadable += unreadable;
         let read = totals.maintenance_record_bytes_read - self.last.maintenance_record_bytes_read;
@@ -408,10 +432,11 @@ impl<D: Disk, C: Pace> Driver<D, C> {
             before: before.of(FileKind::Segment).allocated,
             after: segments.allocated,
             peak: segments.allocated_peak,
-            live: self.oracle.live_bytes(),
+            live: self.live_bytes(),
             segments: segments.files,
             snapshots: totals.of(FileKind::Snapshot).allocated,
             disk: totals.allocated(),
+            disk_peak: totals.allocated_peak,
             measured: self.measured,
         });
         if (self.samples.len() as u64).is_multiple_of(self.steps_a_gauge) {
@@ -422,12 +447,27 @@ impl<D: Disk, C: Pace> Driver<D, C> {
         Ok(())
     }
 
-    fn note_reclaimed(&mut self, expires_at_ms: u64, bytes: u64, now_ms: u64) -> bool {
-        let expired = expires_at_ms != 0 && (self.measured_since_ms..=now_ms).contains(&expires_at_ms);
-        if expired {
-            *self.reclaimed.entry(now_ms - expires_at_ms).or_default() += bytes;
+    /// Of what the store has evicted the oracle learns when it is read: there, the store's own count has to do.
+    fn live_bytes(&self) -> u64 {
+        match self.plan.capacity_bytes {
+            Some(_) => self.cold.stats().live_bytes,
+            None => self.oracle.live_bytes(),
         }
-        expired
+    }
+
+    fn note_reclaimed(&mut self, record: &Gone, now_ms: u64) -> bool {
+        let Gone { sequence, expires_at_ms, bytes } = *record;
+        if expires_at_ms == 0 || !(self.measured_since_ms..=now_ms).contains(&expires_at_ms) {
+            return false;
+        }
+        let delay_ms = now_ms - expires_at_ms;
+        *self.reclaimed.entry(delay_ms).or_default() += bytes;
+        let ttl_ms = u64::from(self.ttls_ms.get(sequence as usize).copied().unwrap_or(0)).max(1);
+        // By a real clock the eighth counts alone: times to live are as short as the clock is made fast.
+        let allowed_ms = if C::VIRTUAL { (ttl_ms / 8).max(RECLAIM_MS) } else { (ttl_ms / 8).max(1) };
+        *self.reclaimed_of_allowed.entry((delay_ms * 1000).div_ceil(allowed_ms)).or_default() += bytes;
+        *self.reclaimed_of_ttl.entry((delay_ms * 1000).div_ceil(ttl_ms)).or_default() += bytes;
+        true
     }
 
     fn check_point(&mut self, name: &'static str) {
@@ -447,7 +487,7 @@ impl<D: Disk, C: Pace> Driver<D, C> {
         let now_ms = self.now_ms();
         let mut unreclaimed_bytes = 0;
         for record in self.cold.disk().records()? {
-            if self.note_reclaimed(record.expires_at_ms, record.bytes, now_ms) {
+            if self.note_reclaimed(&record, now_ms) {
                 unreclaimed_bytes += record.bytes;
             }
         }
@@ -471,6 +511,8 @@ impl<D: Disk, C: Pace> Driver<D, C> {
             inserted: after.1 - before.1,
             written_disagreement: counted.abs_diff(stats.segment_bytes_written),
             reclaimed: std::mem::take(&mut self.reclaimed),
+            reclaimed_of_allowed: std::mem::take(&mut self.reclaimed_of_allowed),
+            reclaimed_of_ttl: std::mem::take(&mut self.reclaimed_of_ttl),
             unreclaimed_bytes,
             unreadable: self.unreadable,
             read_by_cleanup: self.read_by_cleanup,

@@ -48,11 +48,32 @@ pub struct Options {
     pub ttl_set: Option<TtlSet>,
     /// Laid out so that it can run by a real clock: a minute to three long.
     pub real_time: bool,
+    /// Length of the values; `None` = the workload's own.
+    pub value_bytes: Option<u32>,
+    /// Values of a quarter of that length to seven quarters of it, each key's its own.
+    pub mixed_values: bool,
+    /// Exponent of the Zipf distribution.
+    pub exponent: f64,
+    /// Share of the writes that replace a recent key (ttl workloads), or of the requests that overwrite their key (zipf);
+    /// `None` = the workload's own.
+    pub replaced: Option<f64>,
+    /// The share of dead bytes at which compaction starts; `None` = the workload's own.
+    pub dead_ratio: Option<f64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seed: 1, scale: 1.0, ttl_set: None, real_time: false }
+        Self {
+            seed: 1,
+            scale: 1.0,
+            ttl_set: None,
+            real_time: false,
+            value_bytes: None,
+            mixed_values: false,
+            exponent: ZIPF_EXPONENT,
+            replaced: None,
+            dead_ratio: None,
+        }
     }
 }
 
@@ -70,6 +91,8 @@ pub enum Op {
     Get(u64),
     /// Read this key; insert what was missed.
     ReadThrough(u64),
+    /// Write this key anew, whether it is there or not.
+    WriteThrough(u64),
     /// Delete this key.
     Remove(u64),
     /// Ask for a compaction and wait for it.
@@ -106,8 +129,10 @@ pub struct Plan {
     pub step_us: u64,
     /// Length of the keys.
     pub key_bytes: usize,
-    /// Length of the values.
+    /// Length of the values, on average.
     pub value_bytes: u32,
+    /// They differ from key to key.
+    pub mixed_values: bool,
     /// What the cache may hold; beyond it, it has to evict.
     pub capacity_bytes: Option<u64>,
     /// The library can do what the workload needs.
@@ -119,13 +144,21 @@ pub struct Plan {
 const HOUR_US: u64 = 3_600_000_000;
 const KEY_BYTES: usize = 24;
 const VALUE_BYTES: u32 = 1024;
-/// Overwrites of each key, on average: the first ten let it settle, the last two are measured.
-const OVERWRITES: u64 = 12;
+/// Values of the overwrite workloads: with smaller ones, what is measured is also what a footer and the last block of a
+/// file take of a space of 1.25, a figure of the format and not of the policy.
+const OVERWRITE_VALUE_BYTES: u32 = 4096;
+/// Overwrites of each key, on average: the first eight let it settle, the last two are measured.
+const OVERWRITES: u64 = 10;
 const OVERWRITES_MEASURED: u64 = 2;
-/// Overwrites between two rounds of maintenance: 2 % of the keys at scale 1.
-const OVERWRITES_A_STEP: u64 = 2000;
-/// Share of the reclaimable bytes at which compaction starts, so that space stays below 1.25.
-const DEAD_RATIO_MAX: f64 = 0.175;
+/// Overwrites between two rounds of maintenance: half a percent of the keys at scale 1. A store that maintains itself
+/// looks twice a second.
+const OVERWRITES_A_STEP: u64 = 250;
+/// Share of the reclaimable bytes at which compaction starts, so that space comes to 1.25.
+const DEAD_RATIO_MAX: f64 = 0.19;
+/// Of the requests to a cache that is read through.
+const ZIPF_EXPONENT: f64 = 0.9;
+/// Requests between two rounds of maintenance.
+const REQUESTS_A_STEP: u64 = 2000;
 /// One operation in sixteen reads, and is checked.
 const READ_SHARE: f64 = 1.0 / 16.0;
 /// With times to live, one write in twenty replaces a recent key.
@@ -171,6 +204,21 @@ impl Plan {
         }
     }
 
+    /// Length of a key's values: always the same, so that what is replaced is as long as what replaces it.
+    pub fn value_bytes_of(&self, key: u64) -> u32 {
+        if !self.mixed_values {
+            return self.value_bytes;
+        }
+        // 24 bits of a hash, spread over a quarter to seven quarters.
+        let share = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 / f64::from(1 << 24);
+        (f64::from(self.value_bytes) * (0.25 + 1.5 * share)) as u32
+    }
+
+    /// Bytes that a record of this key takes.
+    pub fn record_bytes_of(&self, key: u64) -> u64 {
+        record_bytes(self.key_bytes, self.value_bytes_of(key) as usize)
+    }
+
     fn base(workload: Workload, segment_bytes: u64, step_us: u64, stream: Stream) -> Self {
         Self {
             workload,
@@ -180,6 +228,7 @@ impl Plan {
             step_us,
             key_bytes: KEY_BYTES,
             value_bytes: VALUE_BYTES,
+            mixed_values: false,
             capacity_bytes: None,
             supported: true,
             stream,
@@ -196,7 +245,9 @@ impl Plan {
             .maintenance(maintenance)
             .maintenance_interval(Duration::from_micros(self.step_us.clamp(1000, HOUR_US)));
         match (self.workload, self.capacity_bytes) {
-            (Workload::Uniform | Workload::NinetyTen, _) => config.dead_ratio_max(DEAD_RATIO_MAX),
+            (Workload::Uniform | Workload::NinetyTen, _) => {
+                config.dead_ratio_max(options.dead_ratio.unwrap_or(DEAD_RATIO_MAX))
+            }
             (_, Some(capacity_bytes)) => {
                 let (config, supported) = with_capacity(config, capacity_bytes);
                 self.supported = supported;
@@ -210,30 +261,34 @@ impl Plan {
         let divisor = if options.real_time { REAL_TIME_DIVISOR } else { 1 };
         let puts_a_second = TTL_PUTS_A_SECOND * options.scale * divisor as f64;
         let us_per_op = (1e6 * (1.0 - READ_SHARE) / puts_a_second) as u64;
-        // Smaller runs have longer steps: about as many writes in each.
-        let step_us = match options.real_time {
-            true => 5_000,
-            false => ((500_000.0 / options.scale) as u64).clamp(500_000, 5_000_000),
-        };
-        let stream = Stream::Ttl { set, divisor, next_key: 0 };
+        // A second: half of what the quickest bar allows. A store that maintains itself looks twice as often.
+        let step_us = if options.real_time { 5_000 } else { 1_000_000 };
+        let replaced = options.replaced.unwrap_or(REPLACED_SHARE);
+        let stream = Stream::Ttl { set, divisor, next_key: 0, replaced };
         let bytes = segment_bytes(TTL_SEGMENT_BYTES, options.scale);
         let mut plan = Self::base(workload, bytes, step_us, stream);
-        plan.value_bytes = set.value_bytes();
+        plan.value_bytes = options.value_bytes.unwrap_or(set.value_bytes());
+        plan.mixed_values = options.mixed_values;
         let settling = set.settling_ms() * 1000 / divisor / us_per_op;
         plan.phases = vec![
             Phase { name: "settling", ops: settling, us_per_op, measured: false },
-            Phase { name: "measured", ops: 3 * settling, us_per_op, measured: true },
+            Phase { name: "measured", ops: 2 * settling, us_per_op, measured: true },
         ];
         plan
     }
 
     fn overwrites(workload: Workload, options: &Options, hot_keys: f64, hot_share: f64) -> Self {
-        let keys = scaled(100_000, options.scale);
+        let keys = scaled(50_000, options.scale);
         let step_us = if options.real_time { REAL_STEP_US } else { 500_000 };
         let us_per_op = (step_us / scaled(OVERWRITES_A_STEP, options.scale)).max(1);
         let stream = Stream::Overwrites { keys, hot_keys: (keys as f64 * hot_keys) as u64, hot_share };
-        let bytes = segment_bytes((256 << 10) as f64, options.scale);
+        let value_bytes = options.value_bytes.unwrap_or(OVERWRITE_VALUE_BYTES);
+        // As many segments whatever the size of the values.
+        let size = f64::from(value_bytes) / f64::from(OVERWRITE_VALUE_BYTES);
+        let bytes = segment_bytes((512 << 10) as f64, options.scale * size);
         let mut plan = Self::base(workload, bytes, step_us, stream);
+        plan.value_bytes = value_bytes;
+        plan.mixed_values = options.mixed_values;
         let settling = (OVERWRITES - OVERWRITES_MEASURED) * keys;
         plan.phases = vec![
             Phase { name: "load", ops: keys, us_per_op, measured: false },
@@ -246,11 +301,14 @@ impl Plan {
     fn zipf(options: &Options) -> Self {
         let keys = scaled(500_000, options.scale);
         let step_us = if options.real_time { REAL_STEP_US } else { 500_000 };
-        let us_per_op = (step_us / scaled(OVERWRITES_A_STEP, options.scale)).max(1);
-        let stream = Stream::Zipf(Zipf::new(keys, 0.9));
+        let us_per_op = (step_us / scaled(REQUESTS_A_STEP, options.scale)).max(1);
+        let written = options.replaced.unwrap_or(0.0);
+        let stream = Stream::Zipf { zipf: Zipf::new(keys, options.exponent), written };
         let bytes = segment_bytes((256 << 10) as f64, options.scale);
         let mut plan = Self::base(Workload::ZipfCapacity, bytes, step_us, stream);
-        let capacity_bytes = keys * record_bytes(KEY_BYTES, VALUE_BYTES as usize) / 10;
+        plan.value_bytes = options.value_bytes.unwrap_or(VALUE_BYTES);
+        plan.mixed_values = options.mixed_values;
+        let capacity_bytes = keys * record_bytes(KEY_BYTES, plan.value_bytes as usize) / 10;
         plan.capacity_bytes = Some(capacity_bytes);
         plan.phases = vec![
             Phase { name: "settling", ops: 3 * keys, us_per_op, measured: false },
@@ -281,7 +339,7 @@ impl Plan {
     fn year(options: &Options) -> Self {
         let puts_an_hour = scaled(300, options.scale);
         let us_per_op = HOUR_US / puts_an_hour;
-        let stream = Stream::Ttl { set: TtlSet::Hour, divisor: 1, next_key: 0 };
+        let stream = Stream::Ttl { set: TtlSet::Hour, divisor: 1, next_key: 0, replaced: REPLACED_SHARE };
         // A quarter of an hour a step: the year has 35,040 of them.
         let bytes = segment_bytes((64 << 10) as f64, options.scale);
         let mut plan = Self::base(Workload::Year, bytes, HOUR_US / 4, stream);
@@ -310,6 +368,8 @@ pub enum Stream {
         divisor: u64,
         /// The next fresh key.
         next_key: u64,
+        /// Share of the writes that replace a recent key.
+        replaced: f64,
     },
     /// All keys once, then overwrites.
     Overwrites {
@@ -322,22 +382,27 @@ pub enum Stream {
     },
     /// So many keys, all deleted; the same again, all but every `SCATTER`th deleted.
     Deletes(u64),
-    /// Reads of Zipf-distributed keys.
-    Zipf(Zipf),
+    /// Requests for Zipf-distributed keys.
+    Zipf {
+        /// Which keys.
+        zipf: Zipf,
+        /// Share of the requests that write.
+        written: f64,
+    },
 }
 
 impl Stream {
     /// Operation `at` of phase `phase`.
     pub fn next(&mut self, phase: usize, at: u64, rng: &mut Rng) -> Op {
         match self {
-            Self::Ttl { set, divisor, next_key } => {
+            Self::Ttl { set, divisor, next_key, replaced } => {
                 // Recent: of the last 500 keys, most of which live.
                 let recent = |next_key: u64, rng: &mut Rng| next_key - 1 - rng.u64(..next_key.min(500));
                 if *next_key > 0 && rng.f64() < READ_SHARE {
                     return Op::Get(recent(*next_key, rng));
                 }
                 let ttl_ms = (set.draw(rng) / *divisor).max(1);
-                if *next_key > 0 && rng.f64() < REPLACED_SHARE {
+                if *next_key > 0 && rng.f64() < *replaced {
                     return Op::Put { key: recent(*next_key, rng), ttl_ms };
                 }
                 *next_key += 1;
@@ -357,7 +422,13 @@ impl Stream {
                 5 => Op::Compact,
                 _ => Op::Idle,
             },
-            Self::Zipf(zipf) => Op::ReadThrough(zipf.draw(rng)),
+            Self::Zipf { zipf, written } => {
+                let key = zipf.draw(rng);
+                match *written > 0.0 && rng.f64() < *written {
+                    true => Op::WriteThrough(key),
+                    false => Op::ReadThrough(key),
+                }
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Expiry: what is past its time leaves the index, and whole segments leave the disk.
 
-use super::files::{remove_segment, rows_of, sweep_slots, sync_removals};
+use super::files::{remove_segment, rows_of, sweep_segment, sync_removals};
 use super::{CleanupReport, CompactionSystem};
 use crate::cache::tier::cold::core::segment::row_bytes;
 use crate::cache::tier::cold::core::slab::AccountView;
@@ -105,8 +105,7 @@ impl CompactionSystem {
             return Ok(());
         }
         // Entries that had to be remembered are covered now. Where nothing was replaced, none were.
-        let swept = ready.iter().filter(|empty| empty.sweep).map(|empty| empty.account.slot);
-        sweep_slots(shared, &swept.collect::<Vec<_>>());
+        ready.iter().filter(|empty| empty.sweep).for_each(|empty| sweep_segment(shared, &empty.account));
         let watermark =
             ready.iter().map(|empty| empty.account.summary.exposing_max).fold(self.watermark, u64::max);
         let drop = ready.iter().map(|empty| empty.account.identity.segment_id).collect();

@@ -7,7 +7,7 @@ use crate::cache::tier::cold::core::recovery::is_damage;
 use crate::cache::tier::cold::core::segment::{ReadError, read_footer, scan_records};
 use crate::cache::tier::cold::core::slab::AccountView;
 use crate::cache::tier::cold::ledger::in_blocks;
-use crate::cache::tier::cold::metadata_index::PARTITIONS;
+use crate::cache::tier::cold::metadata_index::{EntryId, Location, PARTITIONS};
 use crate::cache::tier::cold::serialization::footer::FooterRow;
 use crate::cache::tier::cold::shared::Shared;
 use crate::clock::Clock;
@@ -81,6 +81,21 @@ pub(super) fn sweep_slots<D: Disk, C: Clock>(shared: &Shared<D, C>, slots: &[u32
                 shared.index.replace_if(id, entry.location, None);
             }
         }
+    }
+}
+
+/// Removes every index entry that names this segment, which is about to go: by its rows, so that it costs what the
+/// segment holds and not what the store does.
+pub(super) fn sweep_segment<D: Disk, C: Clock>(shared: &Shared<D, C>, account: &AccountView) {
+    match rows_of(shared, account) {
+        Ok(Some(found)) if !found.lost => {
+            for row in &found.rows {
+                let location = Location { slot: account.slot, offset: row.offset };
+                shared.index.replace_if(EntryId::of(row.hash), location, None);
+            }
+        }
+        // What it held cannot be told any more.
+        _ => sweep_slots(shared, &[account.slot]),
     }
 }
 

@@ -94,6 +94,14 @@ impl Circumstances {
         account.sealed && account.live_records() == 0 && !self.is_free(account)
     }
 
+    /// Whether all of the segment has expired, and it stays only for what it hides: that is moved out, key by key, which
+    /// costs a fraction of a snapshot.
+    fn is_spent(&self, account: &AccountView) -> bool {
+        let summary = &account.summary;
+        let expired = summary.unexpiring == 0 && summary.expiry_max_ms <= self.now_ms;
+        account.sealed && expired && account.live_records() == 0 && !self.is_free(account)
+    }
+
     /// Bytes that a compaction has reason to give back before they go by themselves: what has expired among records
     /// that all expire goes with them.
     fn worthwhile_bytes(&self, account: &AccountView) -> u64 {
@@ -165,21 +173,23 @@ pub(in crate::cache::tier::cold) fn choose_round(
     if !free.is_empty() {
         return free;
     }
+    let spent = sealed(accounts, circumstances).filter(|victim| circumstances.is_spent(&victim.account));
+    let spent: Vec<Victim> = spent.collect();
+    if !spent.is_empty() {
+        return take_round(spent, u64::MAX, circumstances.segment_bytes);
+    }
     let garbage = Garbage::of(accounts, circumstances);
-    let mut victims: Vec<Victim> = sealed(accounts, circumstances).collect();
-    let small = |victim: &Victim| circumstances.is_mergeable(&victim.account);
-    let merges = victims.iter().filter(|victim| small(victim)).count() >= SMALL_SEGMENTS_DUE;
-    if merges && !garbage.is_due(circumstances) {
-        victims.retain(small);
-    } else if garbage.is_due(circumstances) {
+    let mut victims: Vec<Victim>;
+    if garbage.is_due(circumstances) {
         let high = garbage.is_high(circumstances);
-        victims.retain(|victim| {
+        let is_worth = |victim: &Victim| {
             let bytes = match high {
                 true => victim.account.reclaimable_bytes(),
                 false => circumstances.worthwhile_bytes(&victim.account),
             };
             bytes > 0 || victim.recompress
-        });
+        };
+        victims = sealed(accounts, circumstances).filter(is_worth).collect();
         victims.sort_by(|a, b| score(b, circumstances).total_cmp(&score(a, circumstances)));
         // Records of one kind and class: so their output is of one class too, and comes out full.
         let kind = |victim: &Victim| (victim.account.identity.log, class_of(&victim.account));
@@ -187,7 +197,12 @@ pub(in crate::cache::tier::cold) fn choose_round(
             victims.retain(|victim| kind(victim) == first);
         }
     } else {
-        return Vec::new();
+        let small = |account: &&AccountView| circumstances.is_mergeable(account);
+        // Counted before any is copied: this is asked at every look, and hardly ever so.
+        if accounts.iter().filter(small).count() < SMALL_SEGMENTS_DUE {
+            return Vec::new();
+        }
+        victims = sealed(accounts, circumstances).filter(|victim| small(&&victim.account)).collect();
     }
     take_round(victims, ROUND_LIVE_SEGMENTS * circumstances.segment_bytes, circumstances.segment_bytes)
 }
@@ -447,7 +462,10 @@ pub(in crate::cache::tier::cold) fn choose_task(accounts: &[AccountView], pulse:
 fn is_compaction_due(accounts: &[AccountView], pulse: &Pulse) -> bool {
     let circumstances = &pulse.circumstances;
     let stuck = Garbage::of(accounts, circumstances).share <= pulse.stuck_share + 0.01;
+    // What was left lately is not tried again at once, however little it is.
+    let tried = pulse.stuck_share > 0.0;
     (!stuck && wants_roll(accounts, circumstances))
+        || (!tried && accounts.iter().any(|account| circumstances.is_spent(account)))
         || accounts.iter().any(|account| circumstances.is_free(account))
         || (!stuck && !choose_round(accounts, circumstances).is_empty())
 }

@@ -19,8 +19,9 @@ use crate::io::Disk;
 
 /// Kept snapshots may take this share of the live bytes; beyond it only one is kept.
 const SNAPSHOT_SHARE_MAX: f64 = 0.12;
-/// By themselves, the tasks save the index only if that writes at most this share of what segments took meanwhile.
-const COVERING_SHARE_MAX: f64 = 0.125;
+/// By themselves, the tasks save the index only if that writes at most this share of what segments took meanwhile; twice
+/// as much where two snapshots are kept. What waits for it can be moved instead, at less than that.
+const COVERING_SHARE_MAX: f64 = 0.05;
 /// Bytes of a snapshot, an entry.
 pub(super) const SNAPSHOT_ENTRY_BYTES: u64 = 12;
 /// Segments whose index entries are checked in one pass over the index.
