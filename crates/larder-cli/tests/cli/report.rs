@@ -142,7 +142,7 @@ fn watching_and_tuning_add_their_pictures() {
     );
     assert_eq!(html.matches("<svg ").count(), 5);
     assert!(html.contains("Bytes on disk while this report watched"));
-    let candidates = result["tuning"]["candidates"].as_array().expect("candidates");
+    let candidates = result["tuning"]["common"]["candidates"].as_array().expect("candidates");
     assert!(candidates.len() > 3 && html.contains("zstd 3") && html.contains("class=\"chosen\""));
     assert_eq!(number(&run_json(&["verify", text(&store)], 0), "live_entries"), 8000.0);
 }

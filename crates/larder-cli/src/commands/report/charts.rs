@@ -25,6 +25,7 @@ pub fn class(part: Use) -> &'static str {
         Use::Dead => "dead",
         Use::Expired => "expired",
         Use::Overhead => "overhead",
+        Use::Free => "free",
     }
 }
 
