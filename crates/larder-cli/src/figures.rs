@@ -136,11 +136,7 @@ pub fn groups(glance: &Glance) -> Vec<Group> {
         let figures = vec![
             bytes("capacity_bytes", "capacity", capacity),
             Figure {
-                text: format!(
-                    "{} ({} of the capacity)",
-                    output::bytes(free),
-                    output::percent(free, capacity)
-                ),
+                text: format!("{} ({})", output::bytes(free), output::percent(free, capacity)),
                 ..bytes("free_bytes", "free to the capacity", free).headline()
             },
         ];

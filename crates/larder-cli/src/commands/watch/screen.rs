@@ -162,10 +162,12 @@ fn draw_space(view: &View<'_>, frame: &mut Frame<'_>, area: Rect) {
         before += bytes;
         bar.push(Span::styled(mark.to_string().repeat(cells), Style::new().fg(color)));
         legend.push(Span::styled(mark.to_string(), Style::new().fg(color)));
-        let share = output::percent(bytes, whole);
-        // Five parts with three blanks between them do not fit on 100 columns.
-        let gap = if view.glance.stats.capacity_bytes.is_some() { " " } else { "   " };
-        legend.push(Span::raw(format!(" {} {} ({share}){gap}", part.label(), output::bytes(bytes))));
+        let size = output::bytes(bytes);
+        // Five parts with their shares are wider than 100 columns.
+        legend.push(Span::raw(match view.glance.stats.capacity_bytes {
+            Some(_) => format!(" {} {size}  ", part.label()),
+            None => format!(" {} {size} ({})   ", part.label(), output::percent(bytes, whole)),
+        }));
     }
     frame.render_widget(Paragraph::new(vec![Line::from(bar), Line::from(legend)]).block(block), area);
 }
@@ -200,8 +202,12 @@ fn draw_segments(view: &View<'_>, frame: &mut Frame<'_>, area: Rect) {
     lines.truncate(usize::from(inner.height.saturating_sub(1)));
     lines.push(Line::styled(
         match view.by_group {
-            true => "height = live share   0 (replaced soon) to 4 (lasting): no expiry   a to p: classes of times to live",
-            false => "height = live share   + active   - worth a rewrite   ! half reclaimable   x expiry begun",
+            true => {
+                "height = live share   0 (replaced soon) to 4: no expiry   a to p: classes of times to live"
+            }
+            false => {
+                "height = live share   + active   - worth a rewrite   ! half reclaimable   x expiry begun"
+            }
         },
         Style::new().add_modifier(Modifier::DIM),
     ));
