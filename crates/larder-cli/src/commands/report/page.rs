@@ -23,8 +23,8 @@ svg { width: 100%; height: auto; display: block; } svg text { fill: var(--dim); 
 .key { display: inline-block; width: .8em; height: .8em; margin-right: .35em; border-radius: 2px; }
 .key.live { background: var(--live); } .key.dead { background: var(--dead); }
 .key.expired { background: var(--expired); } .key.overhead { background: var(--overhead); } .key.free { background: var(--rule); }
-.legend span + span { margin-right: 1.2em; }
-table { border-collapse: collapse; width: 100%; } td, th { padding: .2rem .6rem; border-bottom: 1px solid var(--rule);
+.legend > span { white-space: nowrap; margin-right: 1.2em; }
+table { border-collapse: collapse; width: 100%; margin-bottom: .8rem; } td, th { padding: .2rem .6rem; border-bottom: 1px solid var(--rule);
   text-align: right; font-variant-numeric: tabular-nums; } td:first-child, th:first-child { text-align: left; }
 .tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 0 2rem; }
 tr.chosen td { font-weight: 600; } .scroll { overflow-x: auto; }
@@ -91,10 +91,10 @@ fn space(contents: &Contents) -> Html {
     let legend = parts.iter().map(|(part, bytes)| {
         let class = format!("key {}", charts::class(*part));
         let share = output::percent(*bytes, whole);
-        Html::all([
-            element("span", &[("class", &class)], Html::default()),
-            words("span", format_args!("{} {} ({share}) ", part.label(), output::bytes(*bytes))),
-        ])
+        // A line never ends between a colour and its words.
+        let words = Html::text(format_args!("{} {} ({share})", part.label(), output::bytes(*bytes)));
+        let colour = element("span", &[("class", &class)], Html::default());
+        Html::all([element("span", &[], Html::all([colour, words])), Html::text(" ")])
     });
     section(
         "What the disk is used for",
