@@ -40,8 +40,8 @@ pub use cache::tier::cold::report::{
     RebuildReport, TaskReport, TuningReport,
 };
 pub use cache::tier::cold::{
-    ColdTier, CompactionState, Damage, Entry, Inspection, Iter, LogKind, SegmentInfo, SegmentState, Ttl,
-    VerifyReport, explain, inspect, verify,
+    ColdTier, CompactionState, Damage, Entry, Inspection, Iter, LogKind, SegmentGroup, SegmentInfo,
+    SegmentState, Ttl, VerifyReport, explain, inspect, inspect_shared, verify,
 };
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{
@@ -55,6 +55,7 @@ pub use io::{Disk, DiskFile, OsDisk};
 pub mod internals {
     pub use crate::cache::memory::efficiency_analyzer;
     pub use crate::cache::tier::cold::{
-        classes, compression, core, dictionary, gate, metadata_index, report, serialization,
+        classes, compression, core, dictionary, gate, inspect_shared_on, metadata_index, report,
+        serialization,
     };
 }

@@ -12,6 +12,7 @@ mod faults; // full queues, full disks, failed syncs, dead workers, values of ev
 mod formats; // every byte on disk, damage, and the store kept of version 1
 mod groups; // what dies together lies together
 mod life; // what one caller sees: insert, get, remove, expiry, the tasks, reopening
+mod looking; // from outside, closed or in use: nothing changed, nothing mistaken for damage
 mod regressions; // bugs that were found, each with the sequence that showed it
 mod tidy; // rules of the house that no compiler checks
 mod torn_tail; // a killed store, its segment cut at every length

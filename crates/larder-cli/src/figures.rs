@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::glance::Glance;
+use crate::glance::{Glance, Source};
 use crate::output;
 
 /// One figure.
@@ -40,7 +40,13 @@ pub struct Group {
 #[derive(Debug, Serialize)]
 pub struct Derived {
     ratio: f64,
+    /// Bytes of segments for a byte of a live record, as the library says.
     space_amplification: f64,
+    /// Bytes of the whole directory for one.
+    disk_amplification: f64,
+    /// Bytes written to segments for a byte stored; 0 before the first insert.
+    written_amplification: f64,
+    free_bytes: Option<u64>,
     index_bytes_per_entry: f64,
     overhead_bytes: u64,
     disk_bytes: u64,
@@ -52,7 +58,10 @@ impl Derived {
     pub fn of(glance: &Glance) -> Self {
         Self {
             ratio: glance.ratio(),
-            space_amplification: glance.space_amplification(),
+            space_amplification: glance.stats.space_amplification(),
+            disk_amplification: glance.disk_amplification(),
+            written_amplification: glance.stats.written_amplification(),
+            free_bytes: glance.free_bytes(),
             index_bytes_per_entry: glance.index_bytes_per_entry(),
             overhead_bytes: glance.overhead_bytes(),
             disk_bytes: glance.disk.bytes,
@@ -70,7 +79,7 @@ pub fn groups(glance: &Glance) -> Vec<Group> {
         let text = format!("{} ({} of the records)", output::bytes(part), output::percent(part, records));
         Figure { name, label, text, value: Some(part as f64), headline: false }
     };
-    vec![
+    let mut groups = vec![
         Group {
             title: "Entries",
             figures: vec![
@@ -93,13 +102,8 @@ pub fn groups(glance: &Glance) -> Vec<Group> {
                 bytes("segment_bytes", "segment bytes", stats.segment_bytes),
                 bytes("snapshot_bytes", "index snapshots, bytes", stats.snapshot_bytes),
                 count("snapshots", "index snapshots", glance.disk.snapshot_files),
-                quotient(
-                    "space_amplification",
-                    "amplification (disk / live)",
-                    glance.space_amplification(),
-                    "x",
-                )
-                .headline(),
+                quotient("disk_amplification", "disk / live", glance.disk_amplification(), "x").headline(),
+                quotient("space_amplification", "segments / live", stats.space_amplification(), "x"),
             ],
         },
         Group {
@@ -127,7 +131,44 @@ pub fn groups(glance: &Glance) -> Vec<Group> {
                 count("recovery.given_up", "entries given up", recovery.given_up),
             ],
         },
-    ]
+    ];
+    if let (Some(capacity), Some(free)) = (stats.capacity_bytes, glance.free_bytes()) {
+        let figures = vec![
+            bytes("capacity_bytes", "capacity", capacity),
+            Figure {
+                text: format!("{} ({})", output::bytes(free), output::percent(free, capacity)),
+                ..bytes("free_bytes", "free to the capacity", free).headline()
+            },
+        ];
+        groups.insert(2, Group { title: "Capacity", figures });
+    }
+    // Counted only by whoever has the store open.
+    if glance.source == Source::Open {
+        groups.push(since_opened(glance));
+    }
+    groups
+}
+
+fn since_opened(glance: &Glance) -> Group {
+    let stats = &glance.stats;
+    Group {
+        title: "Since it was opened",
+        figures: vec![
+            count("inserts", "inserts", stats.inserts),
+            count("removes", "removes", stats.removes),
+            count("hits", "hits", stats.hits),
+            count("misses", "misses", stats.misses),
+            count("evicted", "evicted for the capacity", stats.evicted),
+            bytes("evicted_bytes", "evicted, bytes", stats.evicted_bytes),
+            count("rejected", "inserts not let in", stats.rejected),
+            count("evictions_untold", "evictions untold", stats.evictions_untold),
+            count("expired_removed", "expired and removed", stats.expired_removed),
+            count("compactions", "compactions", stats.compactions),
+            bytes("bytes_reclaimed", "given back", stats.bytes_reclaimed),
+            bytes("segment_bytes_written", "written to segments", stats.segment_bytes_written),
+            quotient("written_amplification", "written / stored", stats.written_amplification(), "x"),
+        ],
+    }
 }
 
 /// The few figures that a look begins with.
@@ -147,6 +188,8 @@ pub enum Use {
     Expired,
     /// Everything that is no record.
     Overhead,
+    /// Not taken, of the capacity.
+    Free,
 }
 
 impl Use {
@@ -157,18 +200,21 @@ impl Use {
             Self::Dead => "dead",
             Self::Expired => "expired",
             Self::Overhead => "overhead",
+            Self::Free => "free",
         }
     }
 }
 
 /// How the disk is used: the parts of the space bar.
 pub fn space(glance: &Glance) -> Vec<(Use, u64)> {
-    vec![
+    let mut parts = vec![
         (Use::Live, glance.stats.live_bytes),
         (Use::Dead, glance.stats.dead_bytes),
         (Use::Expired, glance.stats.expired_bytes),
         (Use::Overhead, glance.overhead_bytes()),
-    ]
+    ];
+    parts.extend(glance.free_bytes().map(|free| (Use::Free, free)));
+    parts
 }
 
 fn count(name: &'static str, label: &'static str, value: u64) -> Figure {

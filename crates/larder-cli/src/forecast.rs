@@ -1,9 +1,8 @@
 //! What can be reclaimed, when and why: from what the segments say of themselves.
 //!
-//! Of a segment only the first and the last expiry are known, not each entry's. So bytes that fall due are estimated:
-//! the live bytes of a segment are taken to be spread evenly between the two. A segment that also holds entries which
-//! never expire cannot be told from one that does not; its live bytes count as if all of them expired, so the figures
-//! are upper bounds there.
+//! Of a segment the first and the last expiry are known, not each entry's, and how many of its values never expire. So
+//! bytes that fall due are estimated: the live bytes of a segment are shared out between values that expire and those
+//! that do not by their counts, and the former are taken to be spread evenly between first and last expiry.
 
 use larder::{SegmentInfo, SegmentState};
 use serde::Serialize;
@@ -38,7 +37,7 @@ pub struct Due {
     pub within: &'static str,
     /// Taken to be spread evenly over each segment's range.
     pub estimated_bytes: u64,
-    /// If all of a segment's entries expired at its first expiry.
+    /// If all of a segment's entries that expire did so at its first expiry.
     pub at_most_bytes: u64,
     /// Segments in which something falls due.
     pub segments: u64,
@@ -102,28 +101,40 @@ impl Forecast {
     }
 }
 
+/// Live bytes of a segment that will expire. Which values are dead is not known, only how many: they are taken to be of
+/// both kinds alike.
+fn expiring_bytes(segment: &SegmentInfo) -> u64 {
+    if segment.latest_expiry_ms.is_none() {
+        return 0;
+    }
+    let values = segment.live_records + segment.dead_records;
+    let expiring = values.saturating_sub(segment.unexpiring_records);
+    (u128::from(segment.live_bytes) * u128::from(expiring) / u128::from(values.max(1))) as u64
+}
+
 /// Live bytes of a segment that are estimated to be due at a moment.
 fn due_by(segment: &SegmentInfo, now: u64, moment: u64) -> u64 {
     let (Some(first), Some(last)) = (segment.earliest_expiry_ms, segment.latest_expiry_ms) else { return 0 };
     // Where a cleanup has been, what lies behind now is gone from the live bytes; elsewhere it still counts.
     let first = if segment.expired_records > 0 && last > now { first.max(now) } else { first };
+    let expiring = expiring_bytes(segment);
     if moment >= last {
-        return segment.live_bytes;
+        return expiring;
     }
     if moment <= first {
         return 0;
     }
     let share = (moment - first) as f64 / (last - first) as f64;
-    (segment.live_bytes as f64 * share) as u64
+    (expiring as f64 * share) as u64
 }
 
 fn due(segments: &[SegmentInfo], within: &'static str, now: u64, ms: u64) -> Due {
     let mut due = Due { within, estimated_bytes: 0, at_most_bytes: 0, segments: 0 };
     for segment in segments {
         let begun = segment.earliest_expiry_ms.is_some_and(|first| first <= now + ms);
-        if begun && segment.live_bytes > 0 {
+        if begun && expiring_bytes(segment) > 0 {
             due.estimated_bytes += due_by(segment, now, now + ms);
-            due.at_most_bytes += segment.live_bytes;
+            due.at_most_bytes += expiring_bytes(segment);
             due.segments += 1;
         }
     }
@@ -139,8 +150,7 @@ fn lives(segments: &[SegmentInfo], now: u64) -> Vec<Bucket> {
         buckets.push(Bucket { up_to, bytes: bytes.saturating_sub(before) });
         before = before.max(bytes);
     }
-    let expiring = segments.iter().filter(|segment| segment.latest_expiry_ms.is_some());
-    let expiring: u64 = expiring.map(|segment| segment.live_bytes).sum();
+    let expiring: u64 = segments.iter().map(expiring_bytes).sum();
     let all: u64 = segments.iter().map(|segment| segment.live_bytes).sum();
     buckets.push(Bucket { up_to: "longer", bytes: expiring.saturating_sub(before) });
     buckets.push(Bucket { up_to: "never", bytes: all - expiring });

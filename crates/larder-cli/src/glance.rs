@@ -2,10 +2,9 @@
 //! files while another process has.
 
 use std::path::Path;
+use std::time::Duration;
 
-use larder::internals::compression::CodecId;
-use larder::internals::core::{manifest, recovery};
-use larder::{Codec, ColdStats, ColdTier, CompactionTask, ErrorKind, OsDisk, SegmentInfo};
+use larder::{ColdStats, ColdTier, CompactionState, CompactionTask, ErrorKind, Inspection, SegmentInfo};
 use serde::Serialize;
 
 use crate::disk_use::{self, DiskUse};
@@ -31,10 +30,36 @@ pub struct Work {
     pub task: Option<CompactionTask>,
     /// How far it is, 0 to 1.
     pub progress: f32,
+    /// Bytes of segments that the running task has still to work through.
+    pub bytes_to_go: u64,
+    /// About how long it will still take; `None` if nothing runs, or it is too early to tell.
+    pub seconds_left: Option<f64>,
     /// How long the last one took.
     pub last_seconds: f64,
     /// Bytes given back since the store was opened.
     pub bytes_reclaimed: u64,
+}
+
+impl Work {
+    /// What is going on at the moment.
+    pub fn of(state: &CompactionState) -> Self {
+        Self {
+            task: state.task(),
+            progress: state.progress(),
+            bytes_to_go: state.bytes_to_go(),
+            seconds_left: state.time_left().map(|left| left.as_secs_f64()),
+            last_seconds: state.last_duration_ns() as f64 / 1e9,
+            bytes_reclaimed: state.bytes_reclaimed(),
+        }
+    }
+
+    /// What is left of the running task, as far as it is known: `12.0 MiB to go, 3.20 s left`.
+    pub fn left(&self) -> String {
+        let to_go = (self.bytes_to_go > 0).then(|| format!("{} to go", output::bytes(self.bytes_to_go)));
+        let time =
+            self.seconds_left.map(|left| format!("{} left", output::duration(Duration::from_secs_f64(left))));
+        to_go.into_iter().chain(time).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// A store at one moment.
@@ -66,86 +91,45 @@ impl Glance {
     /// # Errors
     /// Its directory cannot be listed.
     pub fn of_open(dir: &Path, store: &ColdTier) -> Result<Self, Failure> {
-        let state = store.compaction_state();
         Ok(Self {
-            work: Some(Work {
-                task: state.task(),
-                progress: state.progress(),
-                last_seconds: state.last_duration_ns() as f64 / 1e9,
-                bytes_reclaimed: state.bytes_reclaimed(),
-            }),
+            work: Some(Work::of(store.compaction_state())),
             ..Self::new(dir, Source::Open, store.stats(), store.segments(), store.compression().to_string())?
         })
     }
 
-    /// Looks at a store that this process has not open; changes nothing.
+    /// Looks at a store that this process has not open; changes nothing. Its files do not say its `capacity`.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn of_dir(dir: &Path) -> Result<Self, Failure> {
+    pub fn of_dir(dir: &Path, capacity: Option<u64>) -> Result<Self, Failure> {
         match larder::inspect(dir) {
-            Ok(found) => Ok(Self {
-                warnings: found.warnings,
-                ..Self::new(dir, Source::Closed, found.stats, found.segments, found.compression.to_string())?
-            }),
-            Err(error) if error.kind() == ErrorKind::Locked => Self::of_files_in_use(dir),
+            Ok(found) => Self::of_inspection(dir, Source::Closed, found, capacity),
+            Err(error) if error.kind() == ErrorKind::Locked => Self::of_files_in_use(dir, capacity),
             Err(error) => Err(Failure::store("inspect", dir)(error)),
         }
     }
 
-    /// Looks at the files of a store that another process has open, without its lock: neither process waits for the
-    /// other. Files that go away meanwhile are warnings, what that process has not yet written is not seen.
-    ///
-    /// This is the one place that uses what `larder` keeps to itself: `larder::inspect` insists on the lock.
+    /// Looks at the files of a store that another process has open: neither process waits for the other. What that
+    /// process has not yet written is not seen.
     ///
     /// # Errors
-    /// The files cannot be read, or are being replaced at this very moment: another look will do.
-    pub fn of_files_in_use(dir: &Path) -> Result<Self, Failure> {
-        let failed = || Failure::store("look at the files of", dir);
-        let loaded = manifest::load(&OsDisk, dir).map_err(failed())?;
-        let loaded =
-            loaded.ok_or_else(|| Failure::Other(format!("{}: there is no store in it", dir.display())))?;
-        let found = recovery::recover(&OsDisk, dir, &loaded.state, loaded.broken || loaded.state.damaged)
-            .map_err(failed())?;
-        let mut stats = ColdStats::default();
-        stats.entries = found.index.len();
-        stats.shadows = found.index.shadows();
-        stats.index_bytes = found.index.resident_bytes();
-        stats.snapshot_bytes = loaded.state.snapshots.iter().map(|snapshot| snapshot.file_bytes).sum();
-        stats.dictionaries = found.dictionaries.count() as u64;
-        stats.dictionary_bytes = 2 * found.dictionaries.total_bytes() as u64;
-        stats.recovery = found.stats.clone();
-        let accounts = found.slab.accounts();
-        let segments: Vec<SegmentInfo> = accounts.iter().map(SegmentInfo::from).collect();
-        for (account, segment) in accounts.iter().zip(&segments) {
-            // As the library shares them out: by count, where records are dead.
-            let values = segment.records.saturating_sub(account.summary.tombstones.into()).max(1);
-            let live = |bytes: u64| {
-                (u128::from(bytes) * u128::from(segment.live_records) / u128::from(values)) as u64
-            };
-            stats.live_payload_bytes += live(account.summary.payload_bytes);
-            stats.live_raw_bytes += live(account.summary.raw_bytes);
-            stats.segments += 1;
-            stats.segment_bytes += segment.file_bytes;
-            stats.live_bytes += segment.live_bytes;
-            stats.dead_bytes += segment.dead_bytes;
-            stats.expired_bytes += segment.expired_bytes;
-        }
-        let parameters = &loaded.state.parameters;
-        let codec = match CodecId::from_u8(parameters.common.codec) {
-            Some(CodecId::Lz4) => Codec::Lz4,
-            Some(CodecId::Zstd) => Codec::Zstd(parameters.common.level),
-            _ => Codec::None,
-        };
-        let dictionary =
-            found.dictionaries.read(parameters.common.dictionary).as_ref().map(|known| known.bytes().len());
-        let compression = match dictionary {
-            Some(bytes) => format!("{codec} + {} KiB dictionary", bytes.div_ceil(1024)),
-            None => codec.to_string(),
-        };
+    /// The files cannot be read.
+    pub fn of_files_in_use(dir: &Path, capacity: Option<u64>) -> Result<Self, Failure> {
+        let found = larder::inspect_shared(dir).map_err(Failure::store("look at the files of", dir))?;
+        Self::of_inspection(dir, Source::InUse, found, capacity)
+    }
+
+    fn of_inspection(
+        dir: &Path,
+        source: Source,
+        found: Inspection,
+        capacity: Option<u64>,
+    ) -> Result<Self, Failure> {
+        let mut stats = found.stats;
+        stats.capacity_bytes = capacity;
         Ok(Self {
-            warnings: loaded.warnings.into_iter().chain(found.warnings).collect(),
-            ..Self::new(dir, Source::InUse, stats, segments, compression)?
+            warnings: found.warnings,
+            ..Self::new(dir, source, stats, found.segments, found.compression.to_string())?
         })
     }
 
@@ -182,8 +166,13 @@ impl Glance {
         quotient(self.stats.live_raw_bytes, self.stats.live_payload_bytes)
     }
 
-    /// Bytes on disk for one byte of a live record; 0 if there is none.
-    pub fn space_amplification(&self) -> f64 {
+    /// Bytes that the directory may still take; `None` if its capacity is not known, or there is none.
+    pub fn free_bytes(&self) -> Option<u64> {
+        Some(self.stats.capacity_bytes?.saturating_sub(self.disk.bytes))
+    }
+
+    /// Bytes of the whole directory for one byte of a live record; 0 if there is none.
+    pub fn disk_amplification(&self) -> f64 {
         quotient(self.disk.bytes, self.stats.live_bytes)
     }
 

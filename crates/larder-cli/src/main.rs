@@ -95,7 +95,7 @@ Examples:
   larder tune cache && larder compact cache
   larder tune cache --json | jq .report.candidates")]
     Tune(TaskArgs),
-    /// Show what the last tuning measured and chose, and why, of a store that no process has open.
+    /// Show what the last tuning measured and chose, and why; the store may be in use.
     Explain(explain::ExplainArgs),
 }
 

@@ -10,6 +10,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use larder::{ColdTier, CompactionTask, TaskReport};
 
+use crate::glance::Work;
 use crate::interrupt;
 use crate::output::Output;
 
@@ -28,8 +29,8 @@ fn bar(length: Option<u64>, output: &Output, plain: &'static str, coloured: &'st
 
 /// A bar for something that reports its progress from 0 to 1; drive it with [`set_share`].
 pub fn share_bar(label: &str, output: &Output) -> ProgressBar {
-    let plain = "{prefix:22} {wide_bar} {percent:>3} % {elapsed:>4}";
-    let coloured = "{prefix:22} {wide_bar:.cyan/blue} {percent:>3} % {elapsed:>4}";
+    let plain = "{prefix:22} {wide_bar} {percent:>3} % {msg} {elapsed:>4}";
+    let coloured = "{prefix:22} {wide_bar:.cyan/blue} {percent:>3} % {msg} {elapsed:>4}";
     bar(Some(WHOLE), output, plain, coloured).with_prefix(label.to_owned())
 }
 
@@ -114,6 +115,7 @@ fn watch(store: &ColdTier, shown: &impl Fn(&CompactionTask) -> bool, bar: &Progr
     let state = store.compaction_state();
     if state.task().as_ref().is_some_and(shown) {
         set_share(bar, state.progress());
+        bar.set_message(Work::of(state).left());
     }
     bar.tick();
 }

@@ -1,4 +1,4 @@
-//! `larder explain`: shows why records are compressed as they are: the last tuning of a store that no process has open,
+//! `larder explain`: shows why records are compressed as they are: the last tuning of a store, which may be in use,
 //! with everything it measured. It never writes.
 
 use std::path::PathBuf;
@@ -58,18 +58,7 @@ pub fn print(report: &TuningReport, output: &Output) -> Result<(), Failure> {
     output.line(format_args!("all records: {}", verdict(&report.common)))?;
     output.line(table(&report.common))?;
     for class in &classes {
-        let bound = match class.raw_bytes_max {
-            Some(bytes) => format!("records up to {}", output::bytes(bytes)),
-            None => "larger records".to_owned(),
-        };
-        let gate = if class.gate { "; values that look random are not tried" } else { "" };
-        output.line(format_args!(
-            "{bound} (about {} entries, {}; {:.2} bits of entropy a byte{gate}): {}",
-            output::count(class.entries),
-            output::bytes(class.raw_bytes),
-            class.entropy_bits,
-            verdict(class),
-        ))?;
+        output.line(format_args!("{}: {}", heading(class), verdict(class)))?;
         // One class only: its table is the one above.
         if classes.len() > 1 {
             output.line(table(class))?;
@@ -78,7 +67,23 @@ pub fn print(report: &TuningReport, output: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn verdict(class: &ClassReport) -> String {
+/// Which records a class is about.
+pub fn heading(class: &ClassReport) -> String {
+    let bound = match class.raw_bytes_max {
+        Some(bytes) => format!("records up to {}", output::bytes(bytes)),
+        None => "larger records".to_owned(),
+    };
+    let gate = if class.gate { "; values that look random are not tried" } else { "" };
+    format!(
+        "{bound} (about {} entries, {}; {:.2} bits of entropy a byte{gate})",
+        output::count(class.entries),
+        output::bytes(class.raw_bytes),
+        class.entropy_bits,
+    )
+}
+
+/// What was chosen, and why.
+pub fn verdict(class: &ClassReport) -> String {
     match class.changed {
         true => format!("{} replaces {}: {}", class.chosen, class.previous, class.reason),
         false => format!("{} stays: {}", class.chosen, class.reason),

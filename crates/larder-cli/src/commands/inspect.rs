@@ -6,7 +6,7 @@ use clap::Args;
 use larder::{Inspection, SegmentInfo};
 use serde::Serialize;
 
-use super::require_store;
+use super::{CapacityOption, require_store};
 use crate::disk_use::{self, DiskUse};
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Output};
@@ -22,12 +22,17 @@ pub struct InspectArgs {
     /// Show every segment, however many there are (--json always does).
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    capacity: CapacityOption,
 }
 
 #[derive(Serialize)]
 struct Inspected<'a> {
     dir: String,
     disk: DiskUse,
+    capacity_bytes: Option<u64>,
+    free_bytes: Option<u64>,
+    space_amplification: f64,
     #[serde(flatten)]
     inspection: &'a Inspection,
 }
@@ -38,9 +43,18 @@ pub fn run(args: &InspectArgs, output: &Output) -> Result<Exit, Failure> {
     let inspection = larder::inspect(&args.dir).map_err(Failure::store("inspect", &args.dir))?;
     let disk = disk_use::measure(&args.dir)
         .map_err(|error| Failure::Other(format!("list {}: {error}", args.dir.display())))?;
-    output.object(&Inspected { dir: args.dir.display().to_string(), disk, inspection: &inspection })?;
+    let capacity_bytes = args.capacity.capacity;
+    let inspected = Inspected {
+        dir: args.dir.display().to_string(),
+        disk,
+        capacity_bytes,
+        free_bytes: capacity_bytes.map(|capacity| capacity.saturating_sub(disk.bytes)),
+        space_amplification: inspection.stats.space_amplification(),
+        inspection: &inspection,
+    };
+    output.object(&inspected)?;
     if output.for_people() {
-        print_summary(&inspection, disk, output)?;
+        print_summary(&inspected, output)?;
         print_segments(&inspection.segments, args.all, output)?;
         for warning in &inspection.warnings {
             output.line(format_args!("warning: {warning}"))?;
@@ -49,7 +63,8 @@ pub fn run(args: &InspectArgs, output: &Output) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn print_summary(inspection: &Inspection, disk: DiskUse, output: &Output) -> Result<(), Failure> {
+fn print_summary(inspected: &Inspected<'_>, output: &Output) -> Result<(), Failure> {
+    let (inspection, disk) = (inspected.inspection, inspected.disk);
     let stats = &inspection.stats;
     let records = stats.live_bytes + stats.dead_bytes + stats.expired_bytes;
     let of_records = |part: u64| format!("{} ({})", output::bytes(part), output::percent(part, records));
@@ -74,6 +89,13 @@ fn print_summary(inspection: &Inspection, disk: DiskUse, output: &Output) -> Res
         table.add_row(["and some by their size as", &own.join(", ")]);
     }
     table.add_row(["disk, as du counts", &format!("{} in {} files", output::bytes(disk.bytes), disk.files)]);
+    if let (Some(capacity), Some(free)) = (inspected.capacity_bytes, inspected.free_bytes) {
+        table.add_row([
+            "capacity",
+            &format!("{}, {} of it free", output::bytes(capacity), output::bytes(free)),
+        ]);
+    }
+    table.add_row(["segments / live", &format!("{:.2} x", inspected.space_amplification)]);
     output.line(table)
 }
 
@@ -85,6 +107,7 @@ fn print_segments(segments: &[SegmentInfo], all: bool, output: &Output) -> Resul
         "segment",
         "state",
         "log",
+        "group",
         "dicts",
         "size",
         "records",
@@ -94,7 +117,7 @@ fn print_segments(segments: &[SegmentInfo], all: bool, output: &Output) -> Resul
         "live bytes",
         "expiry",
     ];
-    let mut table = output::table(&header, 4);
+    let mut table = output::table(&header, 5);
     let shown = if all { segments.len() } else { SEGMENTS_SHOWN };
     for segment in segments.iter().take(shown) {
         let dictionaries: Vec<String> = segment.dictionaries.iter().map(u8::to_string).collect();
@@ -102,6 +125,7 @@ fn print_segments(segments: &[SegmentInfo], all: bool, output: &Output) -> Resul
             segment.id.to_string(),
             format!("{:?}", segment.state).to_lowercase(),
             format!("{:?}", segment.log).to_lowercase(),
+            segment.group.to_string(),
             if dictionaries.is_empty() { "-".to_owned() } else { dictionaries.join(",") },
             output::bytes(segment.file_bytes),
             output::count(segment.records),
@@ -123,15 +147,18 @@ fn print_segments(segments: &[SegmentInfo], all: bool, output: &Output) -> Resul
     }
 }
 
-/// When the records of a segment expire: the first and the last of them.
+/// When the records of a segment expire: the first and the last of them, and how many never do.
 fn expiry_range(segment: &SegmentInfo) -> String {
     match (segment.earliest_expiry_ms, segment.latest_expiry_ms) {
-        (Some(earliest), Some(latest)) if earliest == latest => output::moment(earliest),
         (Some(earliest), Some(latest)) => {
-            format!("{} .. {}", output::moment(earliest), output::moment(latest))
+            let first = output::moment(earliest);
+            let range =
+                if earliest == latest { first } else { format!("{first} .. {}", output::moment(latest)) };
+            match segment.unexpiring_records {
+                0 => range,
+                lasting => format!("{range}; {} never", output::count(lasting)),
+            }
         }
-        (Some(earliest), None) => format!("{} .. never", output::moment(earliest)),
-        (None, Some(latest)) => format!(".. {}", output::moment(latest)),
-        (None, None) => "never".to_owned(),
+        _ => "never".to_owned(),
     }
 }

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use larder::{ColdTierConfig, Durability, Weights};
+use larder::{Admission, ColdTierConfig, Durability, Weights};
 
 use crate::failure::Failure;
 
@@ -34,9 +34,41 @@ pub struct StoreOptions {
     /// What tuning weighs a stored byte by: speed, balanced or space [default: balanced].
     #[arg(long, value_name = "WORD", env = "LARDER_WEIGHTS")]
     weights: Option<Weights>,
+    /// Bytes that the directory may take, as du counts them, such as 512M or 10G; entries worth least are evicted
+    /// [default: no bound].
+    #[arg(long, value_name = "BYTES", env = "LARDER_CAPACITY", value_parser = parse_bytes)]
+    capacity: Option<u64>,
+    /// Which new entries are stored once the capacity is reached: all, or by frequency, those that were offered before
+    /// [default: all].
+    #[arg(long, value_name = "all|frequency", env = "LARDER_ADMISSION", value_parser = parse_admission)]
+    admission: Option<Admission>,
+    /// Bytes that may be written in a day, such as 50G; beyond it new entries are not stored [default: no bound].
+    #[arg(long, value_name = "BYTES", env = "LARDER_WRITE_BUDGET", value_parser = parse_bytes)]
+    write_budget: Option<u64>,
+    /// Dead or expired share of the bytes at which a compaction starts by itself, 0.05 to 0.95 [default: 0.25].
+    #[arg(long, value_name = "SHARE", env = "LARDER_DEAD_RATIO", value_parser = parse_dead_ratio)]
+    dead_ratio: Option<f64>,
+}
+
+/// The capacity of a store that is only looked at: its files do not say it.
+#[derive(Args, Debug)]
+pub struct CapacityOption {
+    /// Bytes that the directory may take, such as 512M or 10G, to show how much of it is free; nothing is evicted.
+    #[arg(long, value_name = "BYTES", env = "LARDER_CAPACITY", value_parser = parse_bytes)]
+    pub capacity: Option<u64>,
 }
 
 impl StoreOptions {
+    /// Bytes that the directory may take.
+    pub fn capacity(&self) -> Option<u64> {
+        self.capacity
+    }
+
+    /// Whether an entry that was put in may be gone before its time.
+    pub fn may_lose_entries(&self) -> bool {
+        self.capacity.is_some() || self.write_budget.is_some()
+    }
+
     /// The configuration of the store in `dir` with these options.
     pub fn config(&self, dir: &Path) -> ColdTierConfig {
         let mut config = ColdTierConfig::new(dir);
@@ -48,6 +80,18 @@ impl StoreOptions {
         }
         if let Some(weights) = self.weights {
             config = config.weights(weights);
+        }
+        if let Some(capacity) = self.capacity {
+            config = config.capacity_bytes(capacity);
+        }
+        if let Some(admission) = self.admission {
+            config = config.admission(admission);
+        }
+        if let Some(budget) = self.write_budget {
+            config = config.write_budget_bytes_per_day(budget);
+        }
+        if let Some(ratio) = self.dead_ratio {
+            config = config.dead_ratio_max(ratio);
         }
         config
     }
@@ -62,6 +106,37 @@ fn parse_durability(text: &str) -> Result<Durability, String> {
             _ => Err("use never, always, or a number of milliseconds from 1 to 3600000".to_owned()),
         },
     }
+}
+
+fn parse_admission(text: &str) -> Result<Admission, String> {
+    match text {
+        "all" => Ok(Admission::All),
+        "frequency" => Ok(Admission::Frequency),
+        _ => Err("use all or frequency".to_owned()),
+    }
+}
+
+fn parse_dead_ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.parse().ok().filter(|ratio| (0.05..=0.95).contains(ratio));
+    ratio.ok_or_else(|| "use a number from 0.05 to 0.95, such as 0.25".to_owned())
+}
+
+/// Parses bytes: a number, fractions allowed, with its unit. Units are those that are shown: K is 1024.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = text[digits.len()..].to_ascii_uppercase();
+    let power = match unit.as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 1,
+        "M" | "MB" | "MIB" => 2,
+        "G" | "GB" | "GIB" => 3,
+        "T" | "TB" | "TIB" => 4,
+        _ => return Err(format!("{unit:?} is no unit; use K, M, G and T, such as 512M or 10G; K is 1024")),
+    };
+    let number = digits.parse::<f64>().ok().filter(|number| *number > 0.0);
+    let number = number.ok_or("use a number of bytes, such as 64M, 1.5G or 10G")?;
+    let bytes = number * 1024f64.powi(power);
+    if bytes > (1u64 << 60) as f64 { Err("use at most 1048576T".to_owned()) } else { Ok(bytes as u64) }
 }
 
 /// Parses a time to live: seconds, fractions allowed, or a number with its unit.

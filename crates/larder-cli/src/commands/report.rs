@@ -4,6 +4,7 @@
 //! so.
 
 mod charts;
+mod compression;
 mod html;
 mod page;
 
@@ -12,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use larder::{ColdTier, CompactionTask, ErrorKind, Maintenance, TaskReport, TuningReport};
+use larder::{ColdTier, CompactionTask, ErrorKind, Maintenance, TuningReport};
 use serde::Serialize;
 
 use super::{StoreOptions, parse_ttl, require_store};
@@ -77,6 +78,7 @@ pub struct Contents {
     files: Vec<SegmentFile>,
     /// Of the time watched; empty without `--watch`.
     samples: Vec<Sample>,
+    /// The last tuning of the store, if there was one.
     tuning: Option<TuningReport>,
 }
 
@@ -95,10 +97,11 @@ pub fn run(args: &ReportArgs, output: &Output) -> Result<Exit, Failure> {
     if to_stdout && !output.for_people() {
         return Err(Failure::Other("--out - and --json both want stdout; name a file with --out".to_owned()));
     }
-    let (samples, tuning) = prepare(args, output)?;
-    let glance = Glance::of_dir(&args.dir)?;
+    let samples = prepare(args, output)?;
+    let glance = Glance::of_dir(&args.dir, args.store.capacity())?;
     let files = disk_use::segment_files(&args.dir);
     let files = files.map_err(|error| Failure::Other(format!("list {}: {error}", args.dir.display())))?;
+    let tuning = larder::explain(&args.dir).map_err(Failure::store("explain", &args.dir))?;
     let (derived, forecast) = (Derived::of(&glance), Forecast::of(&glance));
     let contents = Contents { derived, forecast, glance, files, samples, tuning };
     let page = page::page(&contents);
@@ -124,9 +127,9 @@ pub fn run(args: &ReportArgs, output: &Output) -> Result<Exit, Failure> {
 }
 
 /// What has to be done on an open store before it is looked at.
-fn prepare(args: &ReportArgs, output: &Output) -> Result<(Vec<Sample>, Option<TuningReport>), Failure> {
+fn prepare(args: &ReportArgs, output: &Output) -> Result<Vec<Sample>, Failure> {
     if args.watch.is_none() && !args.tune {
-        return Ok((Vec::new(), None));
+        return Ok(Vec::new());
     }
     let maintenance = if args.watch.is_some() { Maintenance::Automatic } else { Maintenance::Manual };
     let store = match ColdTier::open(args.store.config(&args.dir).maintenance(maintenance)) {
@@ -135,12 +138,9 @@ fn prepare(args: &ReportArgs, output: &Output) -> Result<(Vec<Sample>, Option<Tu
         Err(error) if error.kind() == ErrorKind::Locked && !args.tune => None,
         Err(error) => return Err(Failure::store("open", &args.dir)(error)),
     };
-    let mut tuning = None;
     if let (Some(store), true) = (&store, args.tune) {
         let report = progress::run_task(store, CompactionTask::OptimizeCompression, "tune", output);
-        if let TaskReport::OptimizeCompression(report) = report.map_err(Failure::store("tune", &args.dir))? {
-            tuning = Some(report);
-        }
+        report.map_err(Failure::store("tune", &args.dir))?;
     }
     let samples = match args.watch {
         Some(time) => sample(&args.dir, time, output)?,
@@ -149,7 +149,7 @@ fn prepare(args: &ReportArgs, output: &Output) -> Result<(Vec<Sample>, Option<Tu
     if let Some(store) = store {
         store.close().map_err(Failure::store("close", &args.dir))?;
     }
-    Ok((samples, tuning))
+    Ok(samples)
 }
 
 fn sample(dir: &Path, time: Duration, output: &Output) -> Result<Vec<Sample>, Failure> {

@@ -6,7 +6,7 @@ use clap::Args;
 use larder::{ColdTier, ColdTierConfig, Maintenance};
 use serde::Serialize;
 
-use super::require_store;
+use super::{CapacityOption, require_store};
 use crate::failure::{Exit, Failure};
 use crate::figures::{self, Derived};
 use crate::glance::Glance;
@@ -23,6 +23,8 @@ Opens the store: of one that another process has open, `larder watch --once DIR`
 pub struct StatsArgs {
     /// Directory of the store.
     dir: PathBuf,
+    #[command(flatten)]
+    capacity: CapacityOption,
 }
 
 #[derive(Serialize)]
@@ -37,7 +39,8 @@ pub fn run(args: &StatsArgs, output: &Output) -> Result<Exit, Failure> {
     require_store(&args.dir)?;
     let config = ColdTierConfig::new(&args.dir).maintenance(Maintenance::Manual);
     let store = ColdTier::open(config).map_err(Failure::store("open", &args.dir))?;
-    let glance = Glance::of_open(&args.dir, &store)?;
+    let mut glance = Glance::of_open(&args.dir, &store)?;
+    glance.stats.capacity_bytes = args.capacity.capacity;
     store.close().map_err(Failure::store("close", &args.dir))?;
     output.object(&StatsReport { glance: &glance, derived: Derived::of(&glance) })?;
     for group in figures::groups(&glance) {

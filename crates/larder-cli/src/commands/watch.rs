@@ -8,7 +8,7 @@ mod rates;
 mod screen;
 
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ const HEIGHT: u16 = 38;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  larder watch cache                a live view; keys: q quit, c compact, e expire, t tune, x cancel, p pause
+  larder watch cache                a live view; keys: q quit, c compact, e expire, t tune, x cancel, g groups, p pause
   larder watch cache --once         one frame as text
   larder watch cache --json         one frame as JSON
 
@@ -60,6 +60,9 @@ pub struct WatchArgs {
     /// Rows of such a frame, 24 to 400.
     #[arg(long, default_value_t = HEIGHT, value_parser = clap::value_parser!(u16).range(24..=400))]
     height: u16,
+    /// Mark and colour segments by what lies together in them, not by their state; the key g changes it.
+    #[arg(long)]
+    groups: bool,
     #[command(flatten)]
     store: StoreOptions,
 }
@@ -80,18 +83,18 @@ pub fn run(args: &WatchArgs, output: &Output) -> Result<Exit, Failure> {
     }
     match ColdTier::open(args.store.config(&args.dir)) {
         Ok(store) => {
-            let outcome = watch_open(&store, &args.dir);
+            let outcome = watch_open(&store, args);
             // The terminal is itself again by now: what closing says can be read.
             let closed = store.close().map_err(Failure::store("close", &args.dir));
             outcome.and_then(|exit| closed.map(|()| exit))
         }
-        Err(error) if error.kind() == ErrorKind::Locked => watch_files(&args.dir),
+        Err(error) if error.kind() == ErrorKind::Locked => watch_files(args),
         Err(error) => Err(Failure::store("open", &args.dir)(error)),
     }
 }
 
 fn one_frame(args: &WatchArgs, output: &Output) -> Result<Exit, Failure> {
-    let glance = Glance::of_dir(&args.dir)?;
+    let glance = Glance::of_dir(&args.dir, args.store.capacity())?;
     let mut trail = Trail::default();
     trail.add(&glance);
     let forecast = Forecast::of(&glance);
@@ -102,6 +105,7 @@ fn one_frame(args: &WatchArgs, output: &Output) -> Result<Exit, Failure> {
             forecast: &forecast,
             trail: &trail,
             paused: false,
+            by_group: args.groups,
             notes: &[],
             live: false,
         };
@@ -138,6 +142,7 @@ enum Wish {
     Interrupt,
     Run(CompactionTask),
     Cancel,
+    Groups,
     Pause,
 }
 
@@ -153,6 +158,7 @@ fn wish(key: KeyEvent) -> Option<Wish> {
         KeyCode::Char('e') => Wish::Run(CompactionTask::CleanupExpired),
         KeyCode::Char('t') => Wish::Run(CompactionTask::OptimizeCompression),
         KeyCode::Char('x') => Wish::Cancel,
+        KeyCode::Char('g') => Wish::Groups,
         KeyCode::Char('p') => Wish::Pause,
         _ => return None,
     })
@@ -176,7 +182,7 @@ fn next_wish(deadline: Instant) -> Result<Option<Wish>, Failure> {
 type Finished = (CompactionTask, larder::Result<TaskReport>);
 
 /// Shows a store that is open here until a key or a signal ends it.
-fn watch_open(store: &ColdTier, dir: &Path) -> Result<Exit, Failure> {
+fn watch_open(store: &ColdTier, args: &WatchArgs) -> Result<Exit, Failure> {
     let (done_tx, done_rx) = unbounded();
     thread::scope(|scope| {
         // Dropped before the scope waits for a task that is still running.
@@ -184,7 +190,7 @@ fn watch_open(store: &ColdTier, dir: &Path) -> Result<Exit, Failure> {
         let ask = |task: CompactionTask, done: Sender<Finished>| {
             scope.spawn(move || drop(done.send((task, store.run(task)))));
         };
-        let exit = live(store, dir, &mut screen.0, &ask, &done_tx, &done_rx);
+        let exit = live(store, args, &mut screen.0, &ask, &done_tx, &done_rx);
         drop(screen);
         store.cancel();
         exit
@@ -193,7 +199,7 @@ fn watch_open(store: &ColdTier, dir: &Path) -> Result<Exit, Failure> {
 
 fn live(
     store: &ColdTier,
-    dir: &Path,
+    args: &WatchArgs,
     terminal: &mut DefaultTerminal,
     ask: &dyn Fn(CompactionTask, Sender<Finished>),
     done_tx: &Sender<Finished>,
@@ -201,12 +207,12 @@ fn live(
 ) -> Result<Exit, Failure> {
     let mut trail = Trail::default();
     let mut notes = Vec::new();
-    let (mut paused, mut asked) = (false, false);
-    let mut glance = Glance::of_open(dir, store)?;
+    let (mut paused, mut asked, mut by_group) = (false, false, args.groups);
+    let mut glance = Glance::of_open(&args.dir, store)?;
     loop {
         let deadline = Instant::now() + FRAME;
         if !paused {
-            glance = Glance::of_open(dir, store)?;
+            glance = Glance::of_open(&args.dir, store)?;
             trail.add(&glance);
         }
         while let Ok((task, result)) = done_rx.try_recv() {
@@ -214,13 +220,21 @@ fn live(
             notes.push(told(task, &result));
         }
         let forecast = Forecast::of(&glance);
-        let view =
-            View { glance: &glance, forecast: &forecast, trail: &trail, paused, notes: &notes, live: true };
+        let view = View {
+            glance: &glance,
+            forecast: &forecast,
+            trail: &trail,
+            paused,
+            by_group,
+            notes: &notes,
+            live: true,
+        };
         terminal.draw(|frame| screen::draw(&view, frame)).map_err(|error| terminal_failure(&error))?;
         match next_wish(deadline)? {
             Some(Wish::Quit) => return Ok(Exit::Done),
             Some(Wish::Interrupt) => return Ok(Exit::Interrupted),
             Some(Wish::Pause) => paused = !paused,
+            Some(Wish::Groups) => by_group = !by_group,
             Some(Wish::Cancel) => store.cancel(),
             Some(Wish::Run(task)) if !asked => {
                 asked = true;
@@ -262,18 +276,19 @@ fn told(task: CompactionTask, result: &larder::Result<TaskReport>) -> String {
 }
 
 /// Shows the files of a store that another process has open until a key or a signal ends it.
-fn watch_files(dir: &Path) -> Result<Exit, Failure> {
+fn watch_files(args: &WatchArgs) -> Result<Exit, Failure> {
     let mut trail = Trail::default();
     let mut notes = Vec::new();
-    let mut paused = false;
-    // The first look must work; later ones may meet files that are just being replaced.
-    let mut glance = Glance::of_files_in_use(dir)?;
+    let (mut paused, mut by_group) = (false, args.groups);
+    let look = || Glance::of_files_in_use(&args.dir, args.store.capacity());
+    // The first look must work; a later one that fails leaves the picture of the one before.
+    let mut glance = look()?;
     let mut screen = Screen::take()?;
     let mut next_look = Instant::now();
     loop {
         if !paused && Instant::now() >= next_look {
             let started = Instant::now();
-            match Glance::of_files_in_use(dir) {
+            match look() {
                 Ok(found) => {
                     glance = found;
                     trail.add(&glance);
@@ -283,13 +298,21 @@ fn watch_files(dir: &Path) -> Result<Exit, Failure> {
             next_look = Instant::now() + LOOK.max(started.elapsed() * LOOK_SHARE);
         }
         let forecast = Forecast::of(&glance);
-        let view =
-            View { glance: &glance, forecast: &forecast, trail: &trail, paused, notes: &notes, live: true };
+        let view = View {
+            glance: &glance,
+            forecast: &forecast,
+            trail: &trail,
+            paused,
+            by_group,
+            notes: &notes,
+            live: true,
+        };
         screen.0.draw(|frame| screen::draw(&view, frame)).map_err(|error| terminal_failure(&error))?;
         match next_wish(next_look.max(Instant::now() + Duration::from_millis(20)))? {
             Some(Wish::Quit) => return Ok(Exit::Done),
             Some(Wish::Interrupt) => return Ok(Exit::Interrupted),
             Some(Wish::Pause) => paused = !paused,
+            Some(Wish::Groups) => by_group = !by_group,
             Some(Wish::Run(_) | Wish::Cancel) => {
                 notes.push("another process has the store: it alone can be asked for tasks".to_owned());
             }

@@ -52,6 +52,44 @@ fn entries_that_expire_are_misses() {
 }
 
 #[test]
+fn a_bounded_bench_by_popularity_says_its_hit_share_and_keeps_within_its_capacity() {
+    let args = ["bench", "--capacity", "24M", "--zipf", "0.9", "--entries", "60000", "--value-bytes", "2000"];
+    let report = run_json(&[&args[..], &["--seconds", "3", "--threads", "2"]].concat(), 0);
+    assert_eq!((number(&report, "wrong"), number(&report["fill"], "operations")), (0.0, 0.0));
+    assert!(number(&report["disk"], "bytes") <= (24 << 20) as f64, "{report}");
+    assert_eq!(number(&report["stats"], "capacity_bytes"), (24 << 20) as f64);
+    let (hits, late) = (number(&report, "hit_share"), number(&report, "late_hit_share"));
+    let best = number(&report, "most_popular_share");
+    assert!(0.1 < hits && hits < 1.0 && 0.1 < late && late < 1.0 && 0.1 < best && best <= 1.0, "{report}");
+    // What is missed is put in; nothing else is.
+    assert_eq!(
+        number(&report["put"], "operations"),
+        (number(&report["get"], "operations") * (1.0 - hits)).round()
+    );
+}
+
+#[test]
+fn options_of_the_store_are_refused_by_name() {
+    for wrong in [
+        ["--capacity", "many"],
+        ["--capacity", "0"],
+        ["--capacity", "10X"],
+        ["--admission", "none"],
+        ["--write-budget", "-1"],
+        ["--weights", "heavy"],
+        ["--dead-ratio", "0.01"],
+        ["--zipf", "0"],
+    ] {
+        run(&[&["bench"], &wrong[..]].concat(), 2);
+    }
+    assert!(message(&run_json(&["bench", "--capacity", "1M"], 1)).contains("capacity_bytes"));
+    let options =
+        ["--admission", "frequency", "--write-budget", "50G", "--weights", "space", "--dead-ratio", "0.4"];
+    let report = run_json(&[&["bench", "--capacity", "1.5GiB"], &options[..], &SMALL].concat(), 0);
+    assert_eq!(number(&report["stats"], "capacity_bytes"), 1.5 * (1 << 30) as f64);
+}
+
+#[test]
 fn an_interrupted_bench_reports_what_it_did() {
     let child = start(&["bench", "--entries", "2000", "--seconds", "60", "--json"]);
     std::thread::sleep(Duration::from_millis(1500));

@@ -145,10 +145,22 @@ fn stats_are_grouped_and_agree_with_inspect() {
     assert!(
         number(&stats["derived"], "ratio") >= 1.0 && number(&stats["derived"], "space_amplification") > 1.0
     );
+    let allowed = run_json(&["stats", store, "--capacity", "64M"], 0);
+    let free = number(&allowed["derived"], "free_bytes");
+    assert_eq!(free + number(&allowed["disk"], "bytes"), (64 << 20) as f64);
+    let inspected = run_json(&["inspect", store, "--capacity", "64M"], 0);
+    assert_eq!(number(&inspected, "free_bytes") + number(&inspected["disk"], "bytes"), (64 << 20) as f64);
     let text = said(&run(&["stats", store], 0));
-    for part in
-        ["Entries", "Space", "Compression", "What recovery found", "3,000", "amplification", "index an entry"]
-    {
+    for part in [
+        "Entries",
+        "Space",
+        "Compression",
+        "What recovery found",
+        "Since it was opened",
+        "3,000",
+        "segments / live",
+        "index an entry",
+    ] {
         assert!(text.contains(part), "no {part} in {text}");
     }
 }

@@ -142,7 +142,10 @@ fn watching_and_tuning_add_their_pictures() {
     );
     assert_eq!(html.matches("<svg ").count(), 5);
     assert!(html.contains("Bytes on disk while this report watched"));
-    let candidates = result["tuning"]["candidates"].as_array().expect("candidates");
+    let candidates = result["tuning"]["common"]["candidates"].as_array().expect("candidates");
+    assert!(html.contains("Last tuned") && html.contains("records up to"), "classes are explained");
+    let (again, _) = report(&store, &dir, &[]);
+    assert_eq!(again["tuning"], result["tuning"], "the last tuning is shown again");
     assert!(candidates.len() > 3 && html.contains("zstd 3") && html.contains("class=\"chosen\""));
     assert_eq!(number(&run_json(&["verify", text(&store)], 0), "live_entries"), 8000.0);
 }

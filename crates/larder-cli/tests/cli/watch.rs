@@ -116,6 +116,33 @@ fn one_frame_as_json_has_figures_segments_and_the_forecast() {
 }
 
 #[test]
+fn what_never_expires_is_not_forecast_to() {
+    let (dir, store) = place();
+    run(&["load", text(&store), text(&write_records(&dir, 3000))], 0);
+    run(&["load", text(&store), text(&write_records(&dir, 300)), "--ttl", "30m"], 0);
+    // Survivors of both kinds may share a segment from here on.
+    run(&["compact", text(&store)], 0);
+    let frame = run_json(&["watch", text(&store)], 0);
+    let due = frame["forecast"]["due"].as_array().expect("a list");
+    let hour = due.iter().find(|due| due["within"] == "hour").expect("an hour");
+    let live = number(&frame["stats"], "live_bytes");
+    assert!(number(hour, "at_most_bytes") < live / 4.0, "a tenth expires: {frame}");
+    assert!(number(hour, "estimated_bytes") > live / 40.0, "a tenth expires: {frame}");
+}
+
+#[test]
+fn capacity_and_groups_are_in_the_picture() {
+    let (dir, store) = place();
+    fill(&dir, &store);
+    let frame = said(&run(&["watch", text(&store), "--once", "--capacity", "64M", "--groups"], 0));
+    for part in ["capacity 64.0 MiB", "· free ", "free to the capacity", "classes of times to live"] {
+        assert!(frame.contains(part), "no {part:?} in\n{frame}");
+    }
+    let json = run_json(&["watch", text(&store), "--capacity", "64M"], 0);
+    assert_eq!(number(&json["stats"], "capacity_bytes"), (64 << 20) as f64);
+}
+
+#[test]
 fn expired_bytes_that_nobody_has_cleaned_up_are_due_now() {
     let (dir, store) = place();
     run(&["load", text(&store), text(&write_records(&dir, 1000)), "--ttl", "1ms"], 0);
@@ -257,6 +284,8 @@ fn on_a_terminal_keys_ask_for_tasks_and_quit() {
     terminal.wait_for("segments became");
     terminal.press(b"t");
     terminal.wait_for("tuning: ");
+    terminal.press(b"g");
+    terminal.wait_for("classes of times to live");
     terminal.press(b"p");
     terminal.wait_for("PAUSED");
     terminal.press(b"q");

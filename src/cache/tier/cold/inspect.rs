@@ -1,4 +1,5 @@
-//! Looking at a store that nobody has open, without changing a byte of it.
+//! Looking at a store without changing a byte of it: one that nobody has open, under its lock; or, without it, one that
+//! its owner goes on with meanwhile.
 
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use super::core::names;
 use super::core::recovery::{Recovered, recover};
 use super::core::segment::{read_footer, scan_records};
 use super::core::tuning_file::read_report;
-use super::open::take_lock;
+use super::open::{directory_bytes, take_lock};
 use super::parameters::parameters_of;
 use super::report::{CompressionChoice, TuningReport};
 use super::serialization::edit::SegmentEntry;
@@ -74,13 +75,61 @@ pub struct Damage {
     pub problem: String,
 }
 
-/// Looks at a store without changing it. It must not be open.
+/// Looks taken at most at a store that its owner goes on with, until one meets no file that has just gone.
+const LOOKS_MAX: usize = 16;
+
+/// Looks at a store without changing it. It must not be open; of one that is, see [`inspect_shared`].
 ///
 /// # Errors
 /// `is_locked` if it is open; `is_config` if there is none.
 pub fn inspect(dir: &Path) -> Result<Inspection> {
     let disk = OsDisk;
-    let (_lock, loaded, found) = look(&disk, dir)?;
+    let _lock = lock_store(&disk, dir)?;
+    let (loaded, found) = look(&disk, dir)?;
+    inspection(&disk, dir, loaded, found)
+}
+
+/// Looks at the files of a store that may be open, here or in another process; takes no lock and writes nothing, so
+/// neither waits for the other.
+///
+/// What the owner has not yet written is not seen, nor what it has not written down: hits, evictions, its capacity.
+/// Expired entries that a cleanup has found count as live until that is saved. Files that the owner removes meanwhile
+/// are no damage: the look is taken again.
+///
+/// # Errors
+/// `is_config` if there is no store; what the operating system refused.
+pub fn inspect_shared(dir: &Path) -> Result<Inspection> {
+    inspect_shared_on(&OsDisk, dir)
+}
+
+/// [`inspect_shared`] on another disk, for tests.
+pub fn inspect_shared_on<D: Disk>(disk: &D, dir: &Path) -> Result<Inspection> {
+    let mut before = Vec::new();
+    let mut looks = 1;
+    loop {
+        let seen = look(disk, dir);
+        let trouble: Vec<String> = match &seen {
+            Ok((loaded, found)) => loaded.warnings.iter().chain(&found.warnings).cloned().collect(),
+            Err(error) if error.is_config() => return Err(no_store(dir)),
+            Err(error) => vec![error.to_string()],
+        };
+        // An edit is in the manifest before the files go that it does without. So what a look misses only because the
+        // owner was faster, the next one does not ask for; the same trouble twice is damage.
+        if trouble.is_empty() || trouble == before || looks == LOOKS_MAX {
+            let (loaded, found) = seen?;
+            return inspection(disk, dir, loaded, found);
+        }
+        before = trouble;
+        looks += 1;
+    }
+}
+
+fn inspection<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    loaded: LoadedManifest,
+    found: Recovered<D>,
+) -> Result<Inspection> {
     let mut stats = ColdStats {
         entries: found.index.len(),
         shadows: found.index.shadows(),
@@ -88,6 +137,7 @@ pub fn inspect(dir: &Path) -> Result<Inspection> {
         snapshot_bytes: loaded.state.snapshots.iter().map(|snapshot| snapshot.file_bytes).sum(),
         dictionaries: found.dictionaries.count() as u64,
         dictionary_bytes: 2 * found.dictionaries.total_bytes() as u64,
+        disk_bytes: directory_bytes(disk, dir)?,
         recovery: found.stats.clone(),
         ..ColdStats::default()
     };
@@ -107,13 +157,14 @@ pub fn inspect(dir: &Path) -> Result<Inspection> {
     })
 }
 
-/// The last tuning of a store that nobody has open, with everything it measured; see `ColdTier::explain`.
+/// The last tuning of a store, with everything it measured; see `ColdTier::explain`. The store may be open: the file is
+/// only ever replaced as a whole.
 ///
 /// # Errors
-/// `is_locked` if it is open; `is_config` if there is none; what the operating system refused.
+/// `is_config` if there is no store; what the operating system refused.
 pub fn explain(dir: &Path) -> Result<Option<TuningReport>> {
     let disk = OsDisk;
-    let _lock = lock_store(&disk, dir)?;
+    require_store(&disk, dir)?;
     read_report(&disk, dir)
 }
 
@@ -125,7 +176,8 @@ pub fn explain(dir: &Path) -> Result<Option<TuningReport>> {
 /// `is_locked` if the store is open; `is_config` if there is none. Damage is no error: it is in the report.
 pub fn verify(dir: &Path, progress: &mut dyn FnMut(f32)) -> Result<VerifyReport> {
     let disk = OsDisk;
-    let (_lock, loaded, found) = look(&disk, dir)?;
+    let _lock = lock_store(&disk, dir)?;
+    let (loaded, found) = look(&disk, dir)?;
     let mut report = VerifyReport { live_entries: found.index.len(), ..VerifyReport::default() };
     report.warnings = loaded.warnings.iter().chain(&found.warnings).cloned().collect();
     let total = loaded.state.segments.len().max(1);
@@ -180,21 +232,25 @@ fn verify_segment(
     Ok(())
 }
 
-fn look(disk: &OsDisk, dir: &Path) -> Result<(std::fs::File, LoadedManifest, Recovered<OsDisk>)> {
-    let lock = lock_store(disk, dir)?;
+fn look<D: Disk>(disk: &D, dir: &Path) -> Result<(LoadedManifest, Recovered<D>)> {
     let loaded = load(disk, dir)?.ok_or_else(|| no_store(dir))?;
     let found = recover(disk, dir, &loaded.state, loaded.broken || loaded.state.damaged)?;
-    Ok((lock, loaded, found))
+    Ok((loaded, found))
 }
 
 fn no_store(dir: &Path) -> Error {
     Error::config("dir", format!("{} holds no store", dir.display()))
 }
 
-/// Locks a store. Its lock file always exists; where it does not, nothing must be created.
-fn lock_store(disk: &OsDisk, dir: &Path) -> Result<std::fs::File> {
-    if !disk.list(dir).is_ok_and(|files| files.iter().any(|name| name == names::LOCK)) {
-        return Err(no_store(dir));
+/// The lock file of a store always exists; where it does not, nothing must be created.
+fn require_store(disk: &OsDisk, dir: &Path) -> Result<()> {
+    match disk.list(dir) {
+        Ok(files) if files.iter().any(|name| name == names::LOCK) => Ok(()),
+        _ => Err(no_store(dir)),
     }
+}
+
+fn lock_store(disk: &OsDisk, dir: &Path) -> Result<std::fs::File> {
+    require_store(disk, dir)?;
     take_lock(disk, dir)
 }

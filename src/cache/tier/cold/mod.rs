@@ -49,8 +49,10 @@ mod worker;
 mod writer;
 
 pub use handle::{ColdTier, Entry, Ttl};
-pub use inspect::{Damage, Inspection, VerifyReport, explain, inspect, verify};
+pub use inspect::{
+    Damage, Inspection, VerifyReport, explain, inspect, inspect_shared, inspect_shared_on, verify,
+};
 pub use iter::Iter;
 pub use serialization::segment::LogKind;
 pub use state::CompactionState;
-pub use view::{SegmentInfo, SegmentState};
+pub use view::{SegmentGroup, SegmentInfo, SegmentState};

@@ -115,7 +115,7 @@ pub(super) fn open<D: Disk, C: Clock>(config: ColdTierConfig, disk: D, clock: C)
 }
 
 /// Bytes that the files in the directory take, foreign ones included.
-fn directory_bytes<D: Disk>(disk: &D, dir: &std::path::Path) -> Result<u64> {
+pub(super) fn directory_bytes<D: Disk>(disk: &D, dir: &std::path::Path) -> Result<u64> {
     let names = disk.list(dir).map_err(|error| Error::io("list", dir, error))?;
     // What cannot be opened (a directory, a file of somebody else) is not counted.
     let bytes_of = |name: &String| disk.open_read(&dir.join(name)).and_then(|file| file.len()).unwrap_or(0);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::compression::CompressionParameters;
 use super::core::slab::{AccountView, Slab};
 use super::dictionary::DictionaryTable;
+use super::groups::EXPIRING;
 use super::report::CompressionChoice;
 use super::serialization::segment::LogKind;
 use super::shared::{Counters, Shared};
@@ -22,6 +23,46 @@ pub enum SegmentState {
     Sealed,
 }
 
+/// What lies together in a segment: records that are likely to die at the same time.
+///
+/// As text: `lasting 0` to `lasting 4`, `expiring 0` to `expiring 15`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum SegmentGroup {
+    /// Records that mostly never expire, by how long they are likely to last until they are replaced: 0 (soon) to 4.
+    /// Of new keys and deletions nothing is known yet; they are in 2.
+    Lasting(u8),
+    /// Records of one class of times to live. Classes are learned from the traffic, and a number is given to other
+    /// times to live when its own are not met any more: what a segment holds, its expiries say.
+    Expiring(u8),
+}
+
+impl SegmentGroup {
+    fn of(number: u8) -> Self {
+        match number.checked_sub(EXPIRING) {
+            None => Self::Lasting(number),
+            Some(class) => Self::Expiring(class),
+        }
+    }
+}
+
+impl std::fmt::Display for SegmentGroup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Lasting(class) => write!(f, "lasting {class}"),
+            Self::Expiring(class) => write!(f, "expiring {class}"),
+        }
+    }
+}
+
+/// As it is displayed: `"lasting 2"`.
+#[cfg(feature = "serde")]
+impl serde::Serialize for SegmentGroup {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// One segment file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -33,6 +74,8 @@ pub struct SegmentInfo {
     pub state: SegmentState,
     /// Fresh writes, or survivors of compactions.
     pub log: LogKind,
+    /// What lies together in it.
+    pub group: SegmentGroup,
     /// Length of the file.
     pub file_bytes: u64,
     /// Records written to it, deletions included.
@@ -43,6 +86,8 @@ pub struct SegmentInfo {
     pub dead_records: u64,
     /// Found expired by a cleanup.
     pub expired_records: u64,
+    /// Values written to it that never expire, dead ones included.
+    pub unexpiring_records: u64,
     /// Bytes of live records, headers and padding included (estimated where records are dead).
     pub live_bytes: u64,
     /// Bytes of dead records, estimated.
@@ -64,11 +109,13 @@ impl From<&AccountView> for SegmentInfo {
             id: account.identity.segment_id,
             state: if account.sealed { SegmentState::Sealed } else { SegmentState::Active },
             log: account.identity.log,
+            group: SegmentGroup::of(account.identity.group),
             file_bytes: file_bytes(account),
             records: summary.records.into(),
             live_records: account.live_records(),
             dead_records: account.dead_records,
             expired_records: account.expired_records,
+            unexpiring_records: summary.unexpiring.saturating_sub(summary.tombstones).into(),
             live_bytes: account.live_bytes(),
             dead_bytes: account.reclaimable_bytes().saturating_sub(account.expired_bytes),
             expired_bytes: account.expired_bytes.min(account.reclaimable_bytes()),

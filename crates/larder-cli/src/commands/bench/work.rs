@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use larder::ColdTier;
 
+use super::zipf::Zipf;
 use crate::interrupt;
 
 /// Wrong values told in words.
@@ -52,6 +53,10 @@ pub struct Load<'a> {
     pub value_bytes: usize,
     /// Share of reads.
     pub read_share: f64,
+    /// How popular keys are, if not all alike. What a read misses then is put in, as a cache before a slower store does.
+    pub zipf: Option<Zipf>,
+    /// An entry may be gone although its time has not come.
+    pub may_miss: bool,
     /// Time to live of what is put in.
     pub ttl: Option<Duration>,
     /// Makes the versions of this run.
@@ -67,6 +72,10 @@ pub struct Tally {
     pub gets: Histogram<u64>,
     /// Reads that found a value.
     pub hits: u64,
+    /// Reads of the second half of the time.
+    pub late_gets: u64,
+    /// Those among them that found a value.
+    pub late_hits: u64,
     /// Values that are as they were written.
     pub verified: u64,
     /// Values that are not.
@@ -78,7 +87,16 @@ pub struct Tally {
 impl Tally {
     fn new() -> Self {
         let histogram = || Histogram::new_with_bounds(1, LONGEST_NS, DIGITS).expect("bounds that it allows");
-        Self { puts: histogram(), gets: histogram(), hits: 0, verified: 0, wrong: 0, problems: Vec::new() }
+        Self {
+            puts: histogram(),
+            gets: histogram(),
+            hits: 0,
+            late_gets: 0,
+            late_hits: 0,
+            verified: 0,
+            wrong: 0,
+            problems: Vec::new(),
+        }
     }
 
     /// Several together.
@@ -88,6 +106,8 @@ impl Tally {
             sum.puts.add(&part.puts).expect("all have the same bounds");
             sum.gets.add(&part.gets).expect("all have the same bounds");
             sum.hits += part.hits;
+            sum.late_gets += part.late_gets;
+            sum.late_hits += part.late_hits;
             sum.verified += part.verified;
             sum.wrong += part.wrong;
             sum.problems.extend(part.problems.iter().cloned());
@@ -135,21 +155,33 @@ impl Load<'_> {
         self.on_threads(threads, &work, &|| progress(share()))
     }
 
-    /// Reads and overwrites keys drawn evenly until `until`. A signal ends it early.
+    /// Reads and overwrites keys drawn evenly, or by their popularity, until `until`. A signal ends it early.
     pub fn mixed(&self, threads: u64, until: Instant, progress: &dyn Fn(f32)) -> larder::Result<Tally> {
         let started = Instant::now();
+        let half = started + until.saturating_duration_since(started) / 2;
         let work = |thread: u64| {
             let mut random = fastrand::Rng::with_seed(self.seed ^ (thread + 1));
             let mut tally = Tally::new();
             let mut room = Vec::new();
             while Instant::now() < until && !interrupt::requested() {
+                let before = (Instant::now() >= half).then(|| (tally.gets.len(), tally.hits));
                 for _ in 0..STRIDE {
-                    let number = random.u64(..self.entries);
+                    let number = match &self.zipf {
+                        Some(zipf) => zipf.draw(&mut random),
+                        None => random.u64(..self.entries),
+                    };
                     if random.f64() < self.read_share {
-                        self.get(number, &mut tally, &mut room)?;
+                        let found = self.get(number, &mut tally, &mut room)?;
+                        if !found && self.zipf.is_some() {
+                            self.put(number, random.u64(..), &mut tally, &mut room)?;
+                        }
                     } else {
                         self.put(number, random.u64(..), &mut tally, &mut room)?;
                     }
+                }
+                if let Some((gets, hits)) = before {
+                    tally.late_gets += tally.gets.len() - gets;
+                    tally.late_hits += tally.hits - hits;
                 }
             }
             Ok(tally)
@@ -211,19 +243,20 @@ impl Load<'_> {
         Ok(())
     }
 
-    fn get(&self, number: u64, tally: &mut Tally, room: &mut Vec<u8>) -> larder::Result<()> {
+    /// Whether there was a value.
+    fn get(&self, number: u64, tally: &mut Tally, room: &mut Vec<u8>) -> larder::Result<bool> {
         let key = key_of(number);
         let started = Instant::now();
         let found = self.store.get(&key)?;
         tally.gets.saturating_record(nanos(started));
-        if let Some(value) = found {
+        if let Some(value) = &found {
             tally.hits += 1;
-            tally.judge(number, &value, self.value_bytes, room);
-        } else if self.ttl.is_none() && !interrupt::requested() {
-            // Nothing expires and nothing is deleted: after a whole fill every key is there.
+            tally.judge(number, value, self.value_bytes, room);
+        } else if !self.may_miss && !interrupt::requested() {
+            // Nothing expires, nothing is deleted or evicted: after a whole fill every key is there.
             tally.note_wrong(format!("key {number}: lost"));
         }
-        Ok(())
+        Ok(found.is_some())
     }
 }
 

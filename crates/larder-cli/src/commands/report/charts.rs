@@ -13,7 +13,7 @@ const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 240.0;
 const LEFT: f64 = 76.0;
 const RIGHT: f64 = 10.0;
-const TOP: f64 = 12.0;
+const TOP: f64 = 18.0;
 const BOTTOM: f64 = 26.0;
 /// Bars drawn at most; more segments than that share bars.
 pub const BARS_MAX: usize = 240;
@@ -25,6 +25,7 @@ pub fn class(part: Use) -> &'static str {
         Use::Dead => "dead",
         Use::Expired => "expired",
         Use::Overhead => "overhead",
+        Use::Free => "free",
     }
 }
 

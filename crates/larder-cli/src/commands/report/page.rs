@@ -1,10 +1,8 @@
 //! The page: what is shown, in which order, and the sentence under each picture that says what it shows.
 
-use std::collections::BTreeMap;
-
 use super::Contents;
-use super::charts;
 use super::html::{Html, element, words};
+use super::{charts, compression};
 use crate::figures::{self, Group};
 use crate::glance::Source;
 use crate::output;
@@ -20,13 +18,13 @@ h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin: 2.2r
 p.caption, p.sub { color: var(--dim); margin: .3rem 0 0; }
 svg { width: 100%; height: auto; display: block; } svg text { fill: var(--dim); font-size: 11px; }
 .live { fill: var(--live); } .dead { fill: var(--dead); } .expired { fill: var(--expired); }
-.overhead { fill: var(--overhead); } .area { fill: var(--area); fill-opacity: .35; stroke: var(--area); }
+.overhead { fill: var(--overhead); } .free { fill: var(--rule); } .area { fill: var(--area); fill-opacity: .35; stroke: var(--area); }
 .active { fill: none; stroke: var(--ink); stroke-dasharray: 4 3; } .rule { stroke: var(--rule); }
 .key { display: inline-block; width: .8em; height: .8em; margin-right: .35em; border-radius: 2px; }
 .key.live { background: var(--live); } .key.dead { background: var(--dead); }
-.key.expired { background: var(--expired); } .key.overhead { background: var(--overhead); }
-.legend span + span { margin-right: 1.2em; }
-table { border-collapse: collapse; width: 100%; } td, th { padding: .2rem .6rem; border-bottom: 1px solid var(--rule);
+.key.expired { background: var(--expired); } .key.overhead { background: var(--overhead); } .key.free { background: var(--rule); }
+.legend > span { white-space: nowrap; margin-right: 1.2em; }
+table { border-collapse: collapse; width: 100%; margin-bottom: .8rem; } td, th { padding: .2rem .6rem; border-bottom: 1px solid var(--rule);
   text-align: right; font-variant-numeric: tabular-nums; } td:first-child, th:first-child { text-align: left; }
 .tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 0 2rem; }
 tr.chosen td { font-weight: 600; } .scroll { overflow-x: auto; }
@@ -62,7 +60,7 @@ pub fn page(contents: &Contents) -> String {
         segments(contents),
         over_time(contents),
         lives(contents),
-        compression(contents),
+        section("Compression", compression::compression(contents)),
         section("All figures", Html::all([tables(&figures::groups(glance))])),
         segment_table(contents),
     ]);
@@ -73,7 +71,8 @@ fn section(title: &str, content: Html) -> Html {
     element("section", &[], Html::all([words("h2", title), content]))
 }
 
-fn caption(text: impl std::fmt::Display) -> Html {
+/// The sentence under a picture.
+pub fn caption(text: impl std::fmt::Display) -> Html {
     element("p", &[("class", &"caption")], Html::text(text))
 }
 
@@ -92,10 +91,10 @@ fn space(contents: &Contents) -> Html {
     let legend = parts.iter().map(|(part, bytes)| {
         let class = format!("key {}", charts::class(*part));
         let share = output::percent(*bytes, whole);
-        Html::all([
-            element("span", &[("class", &class)], Html::default()),
-            words("span", format_args!("{} {} ({share}) ", part.label(), output::bytes(*bytes))),
-        ])
+        // A line never ends between a colour and its words.
+        let words = Html::text(format_args!("{} {} ({share})", part.label(), output::bytes(*bytes)));
+        let colour = element("span", &[("class", &class)], Html::default());
+        Html::all([element("span", &[], Html::all([colour, words])), Html::text(" ")])
     });
     section(
         "What the disk is used for",
@@ -103,7 +102,7 @@ fn space(contents: &Contents) -> Html {
             charts::space_bar(&parts),
             element("p", &[("class", &"legend")], Html::all(legend)),
             caption(
-                "Allocated bytes of all files. Overhead: footers, index snapshots, dictionaries, the manifest and blocks \
+                "Allocated bytes of all files, and what is free of the capacity, if that is known (--capacity). Overhead: footers, index snapshots, dictionaries, the manifest and blocks \
              that are not full. Dead bytes are estimated from size classes between compactions.",
             ),
         ]),
@@ -147,8 +146,8 @@ fn reclaimable(contents: &Contents) -> Html {
             table_of_due(due),
             caption(
                 "Of a segment the first and the last expiry are known, not each entry's: estimates spread its live bytes \
-             evenly between the two; the column at most counts all of them from the first on. A segment that also \
-             holds entries which never expire counts as if all did.",
+             evenly between the two, without the share of its values that never expire; the column at most counts all of \
+             them from the first on.",
             ),
         ]),
     )
@@ -226,88 +225,6 @@ fn lives(contents: &Contents) -> Html {
     )
 }
 
-fn compression(contents: &Contents) -> Html {
-    let glance = &contents.glance;
-    let now = words(
-        "p",
-        format_args!(
-            "New records are stored as {}. Live keys and values take {} before and {} after compression.",
-            glance.compression,
-            output::bytes(glance.stats.live_raw_bytes),
-            output::bytes(glance.stats.live_payload_bytes)
-        ),
-    );
-    let mut pieces = vec![now];
-    match &contents.tuning {
-        Some(tuning) => {
-            let chosen = tuning
-                .common
-                .candidates
-                .iter()
-                .position(|candidate| candidate.choice == tuning.common.chosen);
-            let us = |ns: f64| format!("{:.2} us", ns / 1000.0);
-            let rows = tuning.common.candidates.iter().enumerate().map(|(at, candidate)| {
-                let class = if chosen == Some(at) { "chosen" } else { "" };
-                element(
-                    "tr",
-                    &[("class", &class)],
-                    Html::all([
-                        words("td", candidate.choice),
-                        words("td", format_args!("{:.2}", candidate.ratio)),
-                        words("td", us(candidate.compress_ns)),
-                        words("td", us(candidate.decompress_ns)),
-                        words("td", us(candidate.cost_ns)),
-                    ]),
-                )
-            });
-            pieces.push(table(&["candidate", "ratio", "compress", "decompress", "cost an entry"], rows));
-            pieces.push(caption(format_args!(
-                "Measured for this report on {} entries; the one in bold is used from now on: {}.",
-                output::count(tuning.sampled_entries),
-                tuning.common.reason.trim_end_matches('.')
-            )));
-        }
-        None => pieces.push(by_dictionary(contents)),
-    }
-    section("Compression", Html::all(pieces))
-}
-
-/// What the segments say: which dictionaries their records need.
-fn by_dictionary(contents: &Contents) -> Html {
-    let mut groups: BTreeMap<&[u8], [u64; 4]> = BTreeMap::new();
-    for segment in &contents.glance.segments {
-        let sums = groups.entry(&segment.dictionaries).or_default();
-        let figures = [1, segment.live_records, segment.live_bytes, segment.file_bytes];
-        sums.iter_mut().zip(figures).for_each(|(sum, figure)| *sum += figure);
-    }
-    let rows = groups.iter().map(|(dictionaries, [segments, records, live, bytes])| {
-        let name = match dictionaries {
-            [] => "none".to_owned(),
-            slots => slots.iter().map(u8::to_string).collect::<Vec<_>>().join(", "),
-        };
-        element(
-            "tr",
-            &[],
-            Html::all([
-                words("td", name),
-                words("td", segments),
-                words("td", output::count(*records)),
-                words("td", output::bytes(*live)),
-                words("td", output::bytes(*bytes)),
-            ]),
-        )
-    });
-    Html::all([
-        table(
-            &["dictionaries their records need", "segments", "live records", "live bytes", "file bytes"],
-            rows,
-        ),
-        caption(
-            "As the segments say. With --tune the report measures the candidates anew and shows them here.",
-        ),
-    ])
-}
-
 fn tables(groups: &[Group]) -> Html {
     let tables = groups.iter().map(|group| {
         let rows = group.figures.iter().map(|figure| {
@@ -325,8 +242,18 @@ fn tables(groups: &[Group]) -> Html {
 }
 
 fn segment_table(contents: &Contents) -> Html {
-    let header =
-        ["segment", "state", "log", "size", "live", "dead", "expired", "first expiry", "last expiry"];
+    let header = [
+        "segment",
+        "state",
+        "log",
+        "group",
+        "size",
+        "live",
+        "dead",
+        "expired",
+        "first expiry",
+        "last expiry",
+    ];
     let moment = |at: Option<u64>| at.map_or("never".to_owned(), utc);
     let rows = contents.glance.segments.iter().map(|segment| {
         element(
@@ -336,6 +263,7 @@ fn segment_table(contents: &Contents) -> Html {
                 words("td", segment.id),
                 words("td", format!("{:?}", segment.state).to_lowercase()),
                 words("td", format!("{:?}", segment.log).to_lowercase()),
+                words("td", segment.group),
                 words("td", output::bytes(segment.file_bytes)),
                 words("td", output::bytes(segment.live_bytes)),
                 words("td", output::bytes(segment.dead_bytes)),
@@ -349,7 +277,8 @@ fn segment_table(contents: &Contents) -> Html {
     section("", element("details", &[], Html::all([words("summary", "Every segment"), scroll])))
 }
 
-fn table(header: &[&str], rows: impl Iterator<Item = Html>) -> Html {
+/// A table with its head.
+pub fn table(header: &[&str], rows: impl Iterator<Item = Html>) -> Html {
     let cells = header.iter().map(|name| words("th", name));
     let head = element("thead", &[], element("tr", &[], Html::all(cells)));
     element("table", &[], Html::all([head, element("tbody", &[], Html::all(rows))]))

@@ -22,6 +22,8 @@ struct Mark {
     hits: u64,
     misses: u64,
     inserts: u64,
+    evicted: u64,
+    rejected: u64,
 }
 
 /// The looks so far.
@@ -47,6 +49,8 @@ impl Trail {
             hits: stats.hits,
             misses: stats.misses,
             inserts: stats.inserts,
+            evicted: stats.evicted,
+            rejected: stats.rejected,
         });
     }
 
@@ -79,6 +83,12 @@ impl Trail {
                 ("puts", count(|mark| mark.inserts)),
                 ("gets", count(|mark| mark.hits + mark.misses)),
             ]);
+            if last.evicted + last.rejected > 0 {
+                rates.extend([
+                    ("evicted", count(|mark| mark.evicted)),
+                    ("not let in", count(|mark| mark.rejected)),
+                ]);
+            }
         }
         Some(rates)
     }

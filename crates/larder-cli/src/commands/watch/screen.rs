@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use larder::{CompactionTask, SegmentInfo, SegmentState};
+use larder::{CompactionTask, SegmentGroup, SegmentInfo, SegmentState};
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -39,6 +39,8 @@ pub struct View<'a> {
     pub trail: &'a Trail,
     /// The picture stands still.
     pub paused: bool,
+    /// Segments are marked by what lies together in them, not by their state.
+    pub by_group: bool,
     /// What was asked for and what came of it, oldest first.
     pub notes: &'a [String],
     /// Keys are heard.
@@ -137,14 +139,19 @@ fn look(part: Use) -> (char, Color) {
         Use::Dead => ('▒', Color::Red),
         Use::Expired => ('x', Color::Magenta),
         Use::Overhead => ('░', Color::Blue),
+        Use::Free => ('·', Color::DarkGray),
     }
 }
 
 fn draw_space(view: &View<'_>, frame: &mut Frame<'_>, area: Rect) {
     let parts = figures::space(view.glance);
     let whole: u64 = parts.iter().map(|(_, bytes)| bytes).sum();
-    let block =
-        Block::bordered().title(format!(" space: {} on disk ", output::bytes(view.glance.disk.bytes)));
+    let disk = output::bytes(view.glance.disk.bytes);
+    let title = match view.glance.stats.capacity_bytes {
+        Some(capacity) => format!(" space: {disk} on disk, capacity {} ", output::bytes(capacity)),
+        None => format!(" space: {disk} on disk "),
+    };
+    let block = Block::bordered().title(title);
     let width = u64::from(block.inner(area).width);
     let (mut before, mut bar, mut legend) = (0, Vec::new(), Vec::new());
     for (part, bytes) in parts {
@@ -155,8 +162,12 @@ fn draw_space(view: &View<'_>, frame: &mut Frame<'_>, area: Rect) {
         before += bytes;
         bar.push(Span::styled(mark.to_string().repeat(cells), Style::new().fg(color)));
         legend.push(Span::styled(mark.to_string(), Style::new().fg(color)));
-        let share = output::percent(bytes, whole);
-        legend.push(Span::raw(format!(" {} {} ({share})   ", part.label(), output::bytes(bytes))));
+        let size = output::bytes(bytes);
+        // Five parts with their shares are wider than 100 columns.
+        legend.push(Span::raw(match view.glance.stats.capacity_bytes {
+            Some(_) => format!(" {} {size}  ", part.label()),
+            None => format!(" {} {size} ({})   ", part.label(), output::percent(bytes, whole)),
+        }));
     }
     frame.render_widget(Paragraph::new(vec![Line::from(bar), Line::from(legend)]).block(block), area);
 }
@@ -186,21 +197,47 @@ fn draw_segments(view: &View<'_>, frame: &mut Frame<'_>, area: Rect) {
     let scale = if together == 1 { String::new() } else { format!(", {together} a cell") };
     let title = format!(" {} segments, oldest first{scale} ", output::count(segments.len() as u64));
     let cells: Vec<Span<'_>> =
-        segments.chunks(together).map(|group| cell(group, view.glance.at_ms)).collect();
+        segments.chunks(together).map(|group| cell(group, view.glance.at_ms, view.by_group)).collect();
     let mut lines: Vec<Line<'_>> = cells.chunks(per_row).map(|row| Line::from(row.to_vec())).collect();
     lines.truncate(usize::from(inner.height.saturating_sub(1)));
     lines.push(Line::styled(
-        "height = live share   + active   - worth a rewrite   ! half reclaimable   x expiry begun",
+        match view.by_group {
+            true => {
+                "height = live share   0 (replaced soon) to 4: no expiry   a to p: classes of times to live"
+            }
+            false => {
+                "height = live share   + active   - worth a rewrite   ! half reclaimable   x expiry begun"
+            }
+        },
         Style::new().add_modifier(Modifier::DIM),
     ));
     frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(title)), area);
 }
 
-/// One cell: of several segments the live share together, and the state of the one with most to reclaim.
-fn cell(group: &[SegmentInfo], now: u64) -> Span<'static> {
+/// The mark and the colour of what lies together in a segment.
+fn group_look(group: SegmentGroup) -> (char, Color) {
+    const COLORS: [Color; 6] =
+        [Color::Cyan, Color::Magenta, Color::Yellow, Color::Blue, Color::LightRed, Color::LightMagenta];
+    match group {
+        SegmentGroup::Lasting(class) => ((b'0' + class.min(9)) as char, Color::Green),
+        SegmentGroup::Expiring(class) => {
+            ((b'a' + class.min(25)) as char, COLORS[usize::from(class) % COLORS.len()])
+        }
+        _ => ('?', Color::Reset),
+    }
+}
+
+/// One cell: of several segments the live share together, and the state of the one with most to reclaim, or what lies
+/// together in the largest.
+fn cell(group: &[SegmentInfo], now: u64, by_group: bool) -> Span<'static> {
     let live: u64 = group.iter().map(|segment| segment.live_bytes).sum();
     let whole: u64 = group.iter().map(|segment| segment.file_bytes).sum();
     let eighths = (u128::from(live) * 8).div_ceil(u128::from(whole.max(1))).min(8) as usize;
+    let largest = group.iter().max_by_key(|segment| segment.file_bytes).filter(|_| by_group);
+    if let Some(segment) = largest {
+        let (mark, color) = group_look(segment.group);
+        return Span::styled(format!("{}{mark}", FILLS[eighths]), Style::new().fg(color));
+    }
     let worst = group.iter().max_by_key(|segment| segment.dead_bytes + segment.expired_bytes);
     let (mark, color, _) = worst.map_or((' ', Color::Reset, ""), |segment| state(segment, now));
     Span::styled(format!("{}{mark}", FILLS[eighths]), Style::new().fg(color))
@@ -257,7 +294,11 @@ fn draw_work(view: &View<'_>, frame: &mut Frame<'_>, area: Rect) {
     match &view.glance.work {
         Some(work) => {
             let label = match work.task {
-                Some(task) => format!("{} {:.0} %", task_name(task), work.progress * 100.0),
+                Some(task) => {
+                    let left = work.left();
+                    let comma = if left.is_empty() { "" } else { ", " };
+                    format!("{} {:.0} %{comma}{left}", task_name(task), work.progress * 100.0)
+                }
                 None => "no task is running".to_owned(),
             };
             let share = if work.task.is_some() { f64::from(work.progress.clamp(0.0, 1.0)) } else { 0.0 };
@@ -267,6 +308,15 @@ fn draw_work(view: &View<'_>, frame: &mut Frame<'_>, area: Rect) {
                 output::bytes(work.bytes_reclaimed),
                 view.glance.stats.compactions,
                 output::duration(Duration::from_secs_f64(work.last_seconds))
+            )));
+            let stats = &view.glance.stats;
+            lines.push(Line::raw(format!(
+                "{} evicted, {} not let in, {} untold, {:.2} x written, {:.2} x space",
+                output::count(stats.evicted),
+                output::count(stats.rejected),
+                output::count(stats.evictions_untold),
+                stats.written_amplification(),
+                stats.space_amplification(),
             )));
         }
         None if view.glance.source == Source::InUse => {
@@ -299,8 +349,10 @@ fn draw_rates(view: &View<'_>, frame: &mut Frame<'_>, area: Rect) {
 fn draw_keys(view: &View<'_>, frame: &mut Frame<'_>, area: Rect) {
     let text = match (view.live, view.glance.source) {
         (false, _) => " one frame; on a terminal `larder watch DIR` goes on",
-        (true, Source::Open) => " q quit   c compact   e expire   t tune   x cancel   p pause the picture",
-        (true, _) => " q quit   p pause the picture",
+        (true, Source::Open) => {
+            " q quit   c compact   e expire   t tune   x cancel   g groups   p pause the picture"
+        }
+        (true, _) => " q quit   g groups   p pause the picture",
     };
     frame.render_widget(Line::styled(text, Style::new().add_modifier(Modifier::DIM)), area);
 }
