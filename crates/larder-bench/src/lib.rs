@@ -10,6 +10,7 @@
 //! - `workload`, `ttl`, `zipf`: what the store is made to do; `oracle`: what it has to hold and to answer
 //! - `fifo`: the cache that capacity eviction has to beat
 //! - `simulate`: the driver; `figures`, `bars`, `report`: what came out, what theory says, what it has to be
+//! - `pace`: what maintenance costs readers and writers, on a real file system by the machine's clock
 //! - `contents`: reads segment files, and is the only module that knows their format
 //!
 //! With `--real DIR` the same operations run on the file system by the machine's clock, the store maintaining itself: a
@@ -22,6 +23,7 @@ pub mod fifo;
 pub mod figures;
 pub mod ledger;
 pub mod oracle;
+pub mod pace;
 pub mod report;
 pub mod simulate;
 pub mod ttl;

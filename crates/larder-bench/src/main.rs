@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use larder_bench::figures::figures;
+use larder_bench::pace::{PaceOptions, pace, report};
 use larder_bench::report::Report;
 use larder_bench::simulate::{Outcome, real, simulate, simulate_real};
 use larder_bench::ttl::TtlSet;
@@ -28,6 +30,50 @@ struct Arguments {
 enum Command {
     /// Run the real store over a disk in memory and a clock that is turned by hand, and measure it.
     Simulate(SimulateArgs),
+    /// Measure reads and inserts while maintenance runs, on a file system and by the machine's clock.
+    Pace(PaceArgs),
+}
+
+#[derive(clap::Args)]
+struct PaceArgs {
+    /// Where the stores go; they are removed afterwards.
+    dir: PathBuf,
+    /// Number of keys.
+    #[arg(long, default_value_t = 1_000_000)]
+    entries: u64,
+    /// Bytes of a value.
+    #[arg(long, default_value_t = 1000)]
+    value_bytes: usize,
+    /// Length of each phase.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Turns that the phases take; medians of them count.
+    #[arg(long, default_value_t = 3)]
+    turns: usize,
+    /// Reads a second.
+    #[arg(long, default_value_t = 20_000.0)]
+    reads: f64,
+    /// Writes while maintenance runs, as a share of the sustained rate.
+    #[arg(long, default_value_t = 0.8)]
+    write_share: f64,
+    /// Take this for the sustained rate, in MB of raw bytes a second, instead of measuring it.
+    #[arg(long, value_name = "MB_S")]
+    sustained: Option<f64>,
+    /// Target size of a segment, in MiB.
+    #[arg(long, value_name = "MIB")]
+    segment_mib: Option<u64>,
+    /// Share of garbage at which compaction starts.
+    #[arg(long, default_value_t = 0.25)]
+    dead_ratio: f64,
+    /// Let the store choose how it compresses, instead of LZ4.
+    #[arg(long)]
+    tuned: bool,
+    /// Leave out the store that does not maintain itself.
+    #[arg(long)]
+    maintained_only: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(clap::Args)]
@@ -67,7 +113,10 @@ struct SimulateArgs {
 }
 
 fn main() -> ExitCode {
-    let Command::Simulate(args) = Arguments::parse().command;
+    let args = match Arguments::parse().command {
+        Command::Simulate(args) => args,
+        Command::Pace(args) => return run_pace(&args),
+    };
     match run(&args) {
         Ok(report) => {
             let text = if args.json { report.json().to_string() } else { report.table() };
@@ -75,6 +124,47 @@ fn main() -> ExitCode {
             match (report.wrong(), report.missed().is_empty()) {
                 (0, true) => ExitCode::SUCCESS,
                 (0, false) => ExitCode::from(2),
+                _ => ExitCode::from(1),
+            }
+        }
+        Err(failure) => {
+            eprintln!("larder-bench: {failure}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run_pace(args: &PaceArgs) -> ExitCode {
+    let options = PaceOptions {
+        entries: args.entries.max(1),
+        value_bytes: args.value_bytes,
+        phase: Duration::from_secs_f64(args.seconds.clamp(1.0, 3600.0)),
+        turns: args.turns.max(1),
+        reads: args.reads.max(1.0),
+        write_share: args.write_share,
+        sustained: args.sustained.map(|mb| mb * 1e6),
+        segment_bytes: args.segment_mib.map(|mib| mib << 20),
+        dead_ratio_max: args.dead_ratio,
+        tuned: args.tuned,
+        unmaintained: !args.maintained_only,
+    };
+    let dir = args.dir.join(REAL_DIR);
+    if dir.exists() {
+        eprintln!("larder-bench: {} exists; remove it or name another directory", dir.display());
+        return ExitCode::from(1);
+    }
+    let told = pace(&dir, &options);
+    // What the run has written is of no use to anybody.
+    if let Err(error) = std::fs::remove_dir_all(&dir) {
+        eprintln!("larder-bench: remove {}: {error}", dir.display());
+    }
+    match told {
+        Ok(told) => {
+            println!("{}", if args.json { told.to_string() } else { report::table(&told) });
+            let met = told["met"].as_object().is_some_and(|met| met.values().all(|it| it == true));
+            match (told["wrong"].as_u64(), met) {
+                (Some(0), true) => ExitCode::SUCCESS,
+                (Some(0), false) => ExitCode::from(2),
                 _ => ExitCode::from(1),
             }
         }
