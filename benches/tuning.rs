@@ -326,6 +326,12 @@ impl Bench {
                 let report = cold.explain().expect("read").expect("tuned");
                 let own: Vec<String> =
                     report.classes.iter().filter(|it| it.is_own).map(|it| it.chosen.to_string()).collect();
+                for it in report.common.candidates.iter().filter(|it| it.choice.dictionary_bytes > 0) {
+                    eprintln!(
+                        "{weights}: {}: ratio {:.2}, {:.0} ns to store, {:.0} ns to read, cost {:.0} ns",
+                        it.choice, it.ratio, it.compress_ns, it.decompress_ns, it.cost_ns
+                    );
+                }
                 let mut changes = 0;
                 for _ in 1..10 {
                     let report = tune(&cold);

@@ -26,8 +26,6 @@
 mod choice;
 mod trial;
 
-use std::time::Duration;
-
 use self::choice::Allowed;
 pub use self::choice::{Present, choose};
 use self::trial::Trial;
@@ -101,9 +99,9 @@ const HOLDOUT_DIVISOR: usize = 4;
 /// that good, and the others' exact times decide nothing.
 const ROUNDS: usize = 5;
 const TURN_PASSES: usize = 3;
-const TURN_TIME: Duration = Duration::from_millis(5);
+const TURN_NS: f64 = 5e6;
 const RUN_ENTRIES: usize = 16;
-const STILL_POSSIBLE: f64 = 1.3;
+const STILL_POSSIBLE: f64 = 1.5;
 
 /// Where on the way from 0 to 1 of a trial the trainings and first round trips end and the timing begins.
 const TIMING_FROM: f32 = 0.5;

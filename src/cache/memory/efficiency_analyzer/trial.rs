@@ -1,13 +1,13 @@
 //! One analysis under way. First [`select`](Trial::select) finds what is worth timing, by its size alone; then
 //! [`time`](Trial::time) times all of that together; [`table`](Trial::table) prices it.
 
-use std::time::Instant;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::choice::Present;
 use super::{
     AnalysisError, DICTIONARY_BYTES, DICTIONARY_BYTES_SPACE, DictionarySource, ENTROPY_RANDOM_BITS,
     HOLDOUT_BYTES_MAX, HOLDOUT_DIVISOR, LEVELS, LEVELS_SPACE, MeasuredCandidate, OWN_SAMPLES_MIN, ROUNDS,
-    RUN_ENTRIES, STILL_POSSIBLE, Sample, Situation, TIMING_FROM, TRAINING_BYTES_MAX, TURN_PASSES, TURN_TIME,
+    RUN_ENTRIES, STILL_POSSIBLE, Sample, Situation, TIMING_FROM, TRAINING_BYTES_MAX, TURN_NS, TURN_PASSES,
     Weights, entropy_bits, samples_of, train_on,
 };
 use crate::cache::tier::cold::classes::{CLASSES, class_of};
@@ -387,10 +387,10 @@ impl<'a, 'call> Trial<'a, 'call> {
                 let Group { holdout, gate, hopeless, .. } = &self.groups[group];
                 // Where nothing shrinks, the gate would hide what the attempts cost.
                 let gate = *gate && !hopeless;
-                let began = Instant::now();
+                let began = cpu_ns();
                 for _ in 0..TURN_PASSES {
                     self.contenders[at].time_once(group, holdout, gate);
-                    if began.elapsed() >= TURN_TIME {
+                    if cpu_ns() - began >= TURN_NS {
                         break;
                     }
                 }
@@ -533,24 +533,29 @@ impl Contender {
         Ok(stored_bytes)
     }
 
-    /// One timed pass. Wall clock, because thread time is not to be had safely; the best of many short runs stands in
-    /// for it.
+    /// One timed pass.
     fn time_once(&mut self, group: usize, holdout: &[&Sample], gate: bool) {
         for (run, place) in holdout.chunks(RUN_ENTRIES).zip(0..) {
-            let started = Instant::now();
+            let started = cpu_ns();
             let mut stored: Vec<Encoded> = run.iter().map(|sample| self.store(sample, gate)).collect();
-            let compress_ns = started.elapsed().as_nanos() as f64;
-            let started = Instant::now();
+            let between = cpu_ns();
             for (stored, sample) in stored.iter_mut().zip(run) {
                 // Compared in the round trip; only the time counts here.
                 let _ = std::hint::black_box(self.read(stored, sample.raw.len()));
             }
-            let decompress_ns = started.elapsed().as_nanos() as f64;
+            let ended = cpu_ns();
             let Some(measured) = &mut self.measured[group] else { return };
             let best: &mut (f64, f64) = &mut measured.best_ns[place];
-            *best = (best.0.min(compress_ns), best.1.min(decompress_ns));
+            *best = (best.0.min(between - started), best.1.min(ended - between));
         }
     }
+}
+
+/// CPU time of this thread, in nanoseconds. On a busy machine the wall clock counts the other threads' turns too: one
+/// preemption takes longer than a whole pass, and with every candidate hit now and then the choice was a matter of luck.
+fn cpu_ns() -> f64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec as f64 * 1e9 + now.tv_nsec as f64
 }
 
 /// Splits into training and hold-out, both in random order and both capped in bytes. Stratified by size: of every
