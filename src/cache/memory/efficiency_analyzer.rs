@@ -90,13 +90,13 @@ const HOLDOUT_BYTES_MAX: usize = 2 << 20;
 /// One entry in this many is held out of the training.
 const HOLDOUT_DIVISOR: usize = 4;
 
-/// Rounds in which every candidate has one turn at the clock, so that a machine which is busy for a moment slows a
-/// turn of several candidates and not all turns of one. A turn is several passes over the hold-out, if they fit into
-/// its time: the first pass after a change of candidates finds the caches cold, which costs a dictionary half of its
-/// speed and would favour the small ones; but after many the processor's branch predictor knows a few kilobytes of
-/// hold-out by heart. Of each run of [`RUN_ENTRIES`] entries the best pass of all turns counts. After the
-/// first round only those go on that cost at most [`STILL_POSSIBLE`] times as much as the best: a first turn's time is
-/// that good, and the others' exact times decide nothing.
+/// Rounds in which every candidate has one turn at the clock (the thread's CPU time), so that a machine which is busy
+/// for a moment slows a turn of several candidates and not all turns of one. A turn is several passes over the
+/// hold-out, if they fit into [`TURN_NS`]: the first pass after a change of candidates finds the caches cold, which
+/// costs a dictionary half of its speed and would favour the small ones; but after many passes the processor's branch
+/// predictor may know a few kilobytes of hold-out by heart. Of each run of [`RUN_ENTRIES`] entries the best pass of all
+/// turns counts. After the first round only those go on that cost at most [`STILL_POSSIBLE`] times as much as the best:
+/// a first turn's time is that good, and the others' exact times decide nothing.
 const ROUNDS: usize = 5;
 const TURN_PASSES: usize = 3;
 const TURN_NS: f64 = 5e6;
