@@ -136,11 +136,12 @@ pub enum Weights {
     /// 40 ns: by default a segment is compacted when a quarter of it is dead, so a byte that lives is in the long run
     /// written four times (8 ns) and read back three times for that (6 ns at 500 MB/s), and read once by a hit (1 ns):
     /// 15 ns of the disk, of which there is one where there are several processors (twice that), and 10 ns, a hundredth
-    /// of [`Space`](Self::Space), for its place.
+    /// of [`Space`](Self::Space), for its place. The choice does not hang on the exact figure: measured on JSON records
+    /// of 1 KB with a 64 KiB dictionary, zstd 3 costs less than 1 from 6 ns on, and 9 less than 3 only from 800 ns on.
     #[default]
     Balanced,
     /// 1 us: the store is full, and a byte takes another's place: 1 KB more is one entry less, whose miss costs 1 ms
-    /// at the origin.
+    /// at the origin. With less than 800 ns the JSON records would be stored as with [`Balanced`](Self::Balanced).
     Space,
 }
 

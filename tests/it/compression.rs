@@ -430,12 +430,12 @@ fn a_change_must_beat_the_present_choice_by_the_margin() {
         [(1000.0 * (1.0 - CHANGE_MARGIN) + 1.0, false), (1000.0 * (1.0 - CHANGE_MARGIN) - 1.0, true)]
     {
         candidates[rival].candidate.cost_ns = cost_ns;
-        let decision = choose(&candidates, PRESENT, CHANGE_MARGIN);
+        let decision = choose(&candidates, PRESENT, CHANGE_MARGIN, false);
         assert_eq!(decision.changed, wins, "{}", decision.reason);
         assert_eq!(decision.index, if wins { rival } else { place });
         assert!(decision.reason.contains("zstd 1"), "{}", decision.reason);
         // Nobody has chosen it, so nothing speaks for it.
-        assert!(choose(&candidates, PRESENT, 0.0).changed);
+        assert!(choose(&candidates, PRESENT, 0.0, false).changed);
     }
 }
 
@@ -459,7 +459,7 @@ fn a_new_level_does_not_swap_the_dictionary_for_an_equal_one() {
     candidates[kept].candidate.cost_ns = 1000.0;
     for (cost_ns, winner) in [(910.0, kept), (890.0, new)] {
         candidates[new].candidate.cost_ns = cost_ns;
-        let decision = choose(&candidates, present, CHANGE_MARGIN);
+        let decision = choose(&candidates, present, CHANGE_MARGIN, false);
         assert_eq!((decision.index, decision.changed), (winner, true), "{}", decision.reason);
     }
 }

@@ -26,13 +26,12 @@
 mod choice;
 mod trial;
 
-use std::time::Duration;
-
+use self::choice::Allowed;
 pub use self::choice::{Present, choose};
 use self::trial::Trial;
 use crate::cache::tier::cold::classes::{CLASSES, class_of};
 use crate::cache::tier::cold::compression::{CompressionParameters, DecodeError};
-use crate::cache::tier::cold::dictionary::DictionaryTable;
+use crate::cache::tier::cold::dictionary::{DictionaryTable, train_dictionary};
 use crate::cache::tier::cold::report::{Candidate, CompressionChoice};
 use crate::config::Codec;
 pub use crate::config::Weights;
@@ -44,17 +43,20 @@ pub const SAMPLES_MIN: usize = 100;
 /// Least share of writes the cost model assumes.
 pub const WRITE_SHARE_MIN: f64 = 0.1;
 
-/// A change must cost this much less than the present choice, and a class's own choice this much less than the common
-/// one. Five analyses in a row put one candidate's cost within 0.3 % of itself, and two dictionaries trained on
-/// different samples of the same data differ by 1 to 2 %: 5 % keeps both from counting as a reason. A busy machine
-/// moves the times further, but those of all candidates alike (see `ROUNDS`). Where the present choice is nobody's
-/// (a store never tuned), there is no margin.
-pub const CHANGE_MARGIN: f64 = 0.05;
+/// Entries of a class needed before it gets a choice of its own: a quarter of them is held out, and a mean over fewer
+/// than 50 moves by more than the margin from sample to sample (27 entries: by 10 %).
+pub const OWN_SAMPLES_MIN: usize = 200;
 
-/// A new dictionary must cost this much less than the present one at its best level. Several are trained each time and
-/// the luckiest counts, on a sample that the present one was not trained on: with 5 % a store of JSON records changed
-/// its dictionary twice in ten tunings.
-pub const DICTIONARY_MARGIN: f64 = 0.10;
+/// A change must cost this much less than the present choice, a new dictionary this much less than the present one at
+/// its best level, and a class's own choice this much less than the common one. Two dictionaries trained on different
+/// samples of the same data differ by 1 to 2 %, and the luckiest of several counts: with 5 % a store of JSON records
+/// changed its dictionary twice in ten tunings. Where the present choice is nobody's (a store never tuned), there is
+/// no margin.
+pub const CHANGE_MARGIN: f64 = 0.10;
+
+/// And a class's own choice must save this share of the whole store's cost: less is not worth a second dictionary's
+/// memory, nor storing the class anew.
+pub const OWN_SHARE_MIN: f64 = 0.03;
 
 /// zstd levels measured: one for each kind of search that zstd has for small inputs (`clevels.h`, "srcSize <= 16 KB")
 /// and a cache can afford: -1 fast with plain literals, 1 fast, 3 dfast, 6 lazy2, 9 btlazy2. The levels between them
@@ -88,18 +90,21 @@ const HOLDOUT_BYTES_MAX: usize = 2 << 20;
 /// One entry in this many is held out of the training.
 const HOLDOUT_DIVISOR: usize = 4;
 
-/// Rounds in which every candidate has one turn at the clock, so that a machine which is busy for a moment slows a
-/// turn of several candidates and not all turns of one. A turn is at least one pass over the hold-out and at least this
-/// long: the first pass after a change of candidates finds the caches cold, which costs a dictionary half of its speed
-/// and would favour the small ones. Of each run of [`RUN_ENTRIES`] entries the best pass of all turns counts.
-const ROUNDS: usize = 3;
-const TURN_TIME: Duration = Duration::from_millis(5);
+/// Rounds in which every candidate has one turn at the clock (the thread's CPU time), so that a machine which is busy
+/// for a moment slows a turn of several candidates and not all turns of one. A turn is several passes over the
+/// hold-out, if they fit into [`TURN_NS`]: the first pass after a change of candidates finds the caches cold, which
+/// costs a dictionary half of its speed and would favour the small ones; but after many passes the processor's branch
+/// predictor may know a few kilobytes of hold-out by heart. Of each run of [`RUN_ENTRIES`] entries the best pass of all
+/// turns counts. After the first round only those go on that cost at most [`STILL_POSSIBLE`] times as much as the best:
+/// a first turn's time is that good, and the others' exact times decide nothing.
+const ROUNDS: usize = 5;
+const TURN_PASSES: usize = 3;
+const TURN_NS: f64 = 5e6;
 const RUN_ENTRIES: usize = 16;
+const STILL_POSSIBLE: f64 = 1.5;
 
-/// Where on the way from 0 to 1 the trainings and first round trips end and the timing begins, and where the second
-/// timing begins, if a change calls for one.
-const TIMING_FROM: f32 = 0.4;
-const CONFIRMED_FROM: f32 = 0.8;
+/// Where on the way from 0 to 1 of a trial the trainings and first round trips end and the timing begins.
+const TIMING_FROM: f32 = 0.5;
 
 /// One sampled entry.
 #[derive(Clone, Debug)]
@@ -237,6 +242,11 @@ pub struct Analysis {
 }
 
 impl Analysis {
+    /// The common choice and that of each class.
+    fn ways(&self) -> Vec<Present> {
+        std::iter::once(&self.common).chain(&self.classes).map(|findings| findings.chosen).collect()
+    }
+
     /// Whether anything is to be stored otherwise than at present.
     pub fn is_change(&self) -> bool {
         self.common.changed || self.classes.iter().any(|class| class.changed)
@@ -281,14 +291,15 @@ impl MemoryEfficiencyAnalyzer {
     /// eighth, and whose entropy is that of random bytes, is left at that; below that entropy a 16 KiB dictionary of
     /// its own at zstd 1 gets a trial, and if that does not save an eighth either, that is all too. The others have
     /// every level of [`LEVELS`] measured alone, with each dictionary of [`DICTIONARY_BYTES`] trained on all of them
-    /// and, if there are several, with one trained on the class ([`Weights::Space`]: [`LEVELS_SPACE`],
-    /// [`DICTIONARY_BYTES_SPACE`]), and with the present dictionaries.
+    /// and, if there are several and [`OWN_SAMPLES_MIN`] entries of it, with one trained on the class
+    /// ([`Weights::Space`]: [`LEVELS_SPACE`], [`DICTIONARY_BYTES_SPACE`]), and with the present dictionaries.
+    ///
+    /// What would change a settled choice is put to the test once more, with other entries held out and dictionaries
+    /// trained anew: only what wins twice changes anything.
     ///
     /// `progress` is told the fraction done (rising, at last 1); `should_stop` is asked between two candidates.
     ///
-    /// Cost: 0.4 s for 1000 entries of 940 bytes in one class, 0.1 s of it for training, and as much again for each
-    /// further class; large values are capped at 6 MiB of training and 2 MiB of measuring (1.5 s measured for source
-    /// files). Memory: one copy of the training part.
+    /// COST_TO_BE_STATED. Memory: one copy of the training part.
     ///
     /// # Errors
     /// [`AnalysisError::Stopped`] if asked to; [`AnalysisError::RoundTrip`] if a candidate loses data.
@@ -299,21 +310,33 @@ impl MemoryEfficiencyAnalyzer {
         progress: &mut dyn FnMut(f32),
         should_stop: &dyn Fn() -> bool,
     ) -> Result<Analysis, AnalysisError> {
-        let mut trial = Trial::new(samples, situation, self.weights, self.seed, progress, should_stop);
-        trial.select()?;
-        trial.time(TIMING_FROM, CONFIRMED_FROM)?;
-        let mut analysis = choice::decide(&trial, samples);
+        let first_share = if situation.settled { 0.5 } else { 1.0 };
+        let mut once = |seed: u64, allowed: Allowed, from: f32| {
+            let mut part = |done: f32| progress(from + first_share * done);
+            let mut trial = Trial::new(samples, situation, self.weights, seed, &mut part, should_stop);
+            trial.select()?;
+            trial.time()?;
+            let mut analysis = choice::decide(&trial, allowed);
+            analysis.trained = trial.into_trained(&analysis.ways());
+            Ok::<Analysis, AnalysisError>(analysis)
+        };
+        let mut analysis = once(self.seed, Allowed::ALL, 0.0)?;
         if situation.settled && analysis.is_change() {
-            // What was tuned before gives way only if it loses twice: on a busy machine one measurement is not enough.
-            trial.time(CONFIRMED_FROM, 1.0)?;
-            analysis = choice::decide(&trial, samples);
+            analysis = once(!self.seed, Allowed::by(&analysis), first_share)?;
         }
-        let mut chosen = vec![analysis.common.chosen.dictionary];
-        chosen.extend(analysis.classes.iter().map(|class| class.chosen.dictionary));
-        let trained = trial.into_trained(&chosen);
         progress(1.0);
-        Ok(Analysis { trained, ..analysis })
+        Ok(analysis)
     }
+}
+
+/// Trains on a whole sample, as a chosen dictionary is: in random order, so that a cap cuts all kinds alike. Equal
+/// samples, equal dictionaries. `None` if there is too little to learn from.
+pub fn train_on<'a>(samples: impl Iterator<Item = &'a Sample>, bytes_max: usize) -> Option<Vec<u8>> {
+    let mut samples: Vec<&Sample> = samples.collect();
+    fastrand::Rng::with_seed(samples.len() as u64).shuffle(&mut samples);
+    trial::cap(&mut samples, TRAINING_BYTES_MAX);
+    let raws: Vec<&[u8]> = samples.iter().map(|sample| &sample.raw[..]).collect();
+    train_dictionary(&raws, bytes_max)
 }
 
 /// Order-0 entropy of all the bytes together, in bits a byte: 0 (one byte value only, or nothing) to 8 (random).

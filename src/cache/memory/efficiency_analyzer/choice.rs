@@ -2,9 +2,10 @@
 
 use super::trial::{Scope, Trial};
 use super::{
-    Analysis, CHANGE_MARGIN, DICTIONARY_MARGIN, Decision, DictionarySource, Findings, HOLDOUT_DIVISOR,
-    MeasuredCandidate, SAMPLES_MIN, SAVING_RATIO, Sample, entropy_bits, samples_of,
+    Analysis, CHANGE_MARGIN, Decision, DictionarySource, Findings, MeasuredCandidate, OWN_SAMPLES_MIN,
+    OWN_SHARE_MIN, SAMPLES_MIN, SAVING_RATIO, Situation, entropy_bits, samples_of,
 };
+use crate::cache::tier::cold::classes::CLASSES;
 use crate::cache::tier::cold::report::Candidate;
 use crate::config::Codec;
 
@@ -28,57 +29,82 @@ impl std::fmt::Display for Present {
     }
 }
 
-/// Decides between measured candidates: the cheapest, unless the present choice comes within `margin` of it. A present
-/// choice that is not among the candidates cannot be kept. One that saves under an eighth yields to "none" without a
-/// margin: the bytes, which both store, would hide the time it wastes; and the way back needs the margin, so that
-/// nothing flaps.
+/// What may be changed: after the first trial of two, what won it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowed {
+    common: bool,
+    classes: [bool; CLASSES],
+}
+
+impl Allowed {
+    /// Everything.
+    pub(super) const ALL: Self = Self { common: true, classes: [true; CLASSES] };
+
+    /// What this analysis would change.
+    pub(super) fn by(analysis: &Analysis) -> Self {
+        let classes = std::array::from_fn(|class| analysis.classes[class].changed);
+        Self { common: analysis.common.changed, classes }
+    }
+}
+
+/// Decides between measured candidates: the cheapest of those that save an eighth (or store as is, or look first, if
+/// `gate`), unless the present choice comes within `margin` of it. A present choice that is not among the candidates
+/// cannot be kept. One that saves under an eighth is not kept either, whatever its bytes are worth: every later value
+/// would pay for an attempt that is mostly in vain.
 ///
 /// # Panics
-/// If `candidates` is empty.
-pub fn choose(candidates: &[MeasuredCandidate], previous: Present, margin: f64) -> Decision {
+/// If "none" is not among the candidates.
+pub fn choose(candidates: &[MeasuredCandidate], previous: Present, margin: f64, gate: bool) -> Decision {
     let cost = |index: usize| candidates[index].candidate.cost_ns;
     let figures = |index: usize| figures(&candidates[index]);
-    let all = 0..candidates.len();
-    let best = all.min_by(|&a, &b| cost(a).total_cmp(&cost(b))).expect("candidates are never empty");
+    let pays = |index: &usize| pays(&candidates[*index], gate);
+    let cheapest = |those: &dyn Fn(&usize) -> bool| {
+        let paying = (0..candidates.len()).filter(pays).filter(|index| those(index));
+        paying.min_by(|&a, &b| cost(a).total_cmp(&cost(b)))
+    };
+    let best = cheapest(&|_| true).expect("storing as is always pays");
     let Some(present) = place_of(candidates, previous) else {
         let reason = format!("{} is the cheapest; the present {previous} was not measured", figures(best));
         return Decision { index: best, changed: true, reason };
     };
+    if !pays(&present) {
+        let reason =
+            format!("the present {} saves under an eighth; {} is chosen", figures(present), figures(best));
+        return Decision { index: best, changed: true, reason };
+    }
     // The present choice's rival: the cheapest of the others, but a new dictionary only if it beats the present one at
-    // its best level by its margin. Else a mere change of level would swap equal dictionaries with it.
-    let kept = |index: &usize| matches!(candidates[*index].dictionary, DictionarySource::Current(_));
-    let kept_ns = (0..candidates.len()).filter(kept).map(cost).min_by(f64::total_cmp).unwrap_or(f64::MAX);
+    // its best level by the margin. Else a mere change of level would swap equal dictionaries with it.
+    let is_kept = |index: &usize| matches!(candidates[*index].dictionary, DictionarySource::Current(_));
+    let kept_ns = cheapest(&is_kept).map_or(f64::MAX, cost);
     let is_rival = |index: &usize| {
         let is_new = matches!(candidates[*index].dictionary, DictionarySource::Trained(_));
-        *index != present && (!is_new || cost(*index) < kept_ns * (1.0 - DICTIONARY_MARGIN))
+        *index != present && (!is_new || cost(*index) < kept_ns * (1.0 - margin))
     };
-    let rival = (0..candidates.len()).filter(is_rival).min_by(|&a, &b| cost(a).total_cmp(&cost(b)));
-    let Some(rival) = rival else {
-        let reason = format!("{} stays: nothing else was measured", figures(present));
+    let Some(rival) = cheapest(&is_rival) else {
+        let reason = format!("{} stays: nothing else saves anything", figures(present));
         return Decision { index: present, changed: false, reason };
     };
     let gain = (1.0 - cost(rival) / cost(present)) * 100.0;
-    let (margin, needed) = match candidates[rival].candidate.choice.codec {
-        Codec::None if !saves(&candidates[present]) => (0.0, "which saves under an eighth".to_owned()),
-        _ if margin == 0.0 => (0.0, "which was never measured before".to_owned()),
-        _ => (margin, format!("over {:.0} % are needed", margin * 100.0)),
+    let needed = match margin > 0.0 {
+        true => format!("over {:.0} % are needed", margin * 100.0),
+        false => "which nobody chose".to_owned(),
     };
-    if cost(rival) < cost(present) * (1.0 - margin) {
-        let (rival_is, present_is) = (figures(rival), figures(present));
-        let reason = format!("{rival_is} costs {gain:.1} % less than the present {present_is}, {needed}");
-        return Decision { index: rival, changed: true, reason };
-    }
-    let reason = match gain > 0.0 {
-        true => {
-            format!("{} stays: {} costs only {gain:.1} % less, {needed}", figures(present), figures(rival))
+    let changed = cost(rival) < cost(present) * (1.0 - margin);
+    let (rival_is, present_is) = (figures(rival), figures(present));
+    let reason = match changed {
+        true => format!("{rival_is} costs {gain:.1} % less than the present {present_is}, {needed}"),
+        false if gain > 0.0 => {
+            format!("{present_is} stays: {rival_is} costs only {gain:.1} % less, {needed}")
         }
-        false => format!("{} stays the cheapest, ahead of {}", figures(present), figures(rival)),
+        false => format!("{present_is} stays the cheapest, ahead of {rival_is}"),
     };
-    Decision { index: present, changed: false, reason }
+    Decision { index: if changed { rival } else { present }, changed, reason }
 }
 
-fn saves(measured: &MeasuredCandidate) -> bool {
-    measured.candidate.ratio >= SAVING_RATIO
+/// Whether it may be chosen: it saves an eighth, tries nothing, or (`gate`) not on what looks random.
+fn pays(measured: &MeasuredCandidate, gate: bool) -> bool {
+    let Candidate { choice, ratio, .. } = measured.candidate;
+    choice.codec == Codec::None || ratio >= SAVING_RATIO || gate
 }
 
 /// Where a way stands among the candidates.
@@ -100,23 +126,27 @@ fn figures(measured: &MeasuredCandidate) -> String {
 }
 
 /// Decides for all classes together, then for each; the trained dictionaries are added by the caller.
-pub(super) fn decide(trial: &Trial<'_, '_>, samples: &[Sample]) -> Analysis {
-    let situation = trial.situation();
+pub(super) fn decide(trial: &Trial<'_, '_>, allowed: Allowed) -> Analysis {
+    let (situation, samples) = (trial.situation(), trial.samples());
     let enough_samples = samples.len() >= SAMPLES_MIN;
-    let margin = if situation.settled { CHANGE_MARGIN } else { 0.0 };
     let present = situation.present(situation.common);
     let candidates = trial.table(Scope::Common);
     let decision = match place_of(&candidates, present) {
-        Some(index) if !enough_samples => Decision {
-            index,
-            changed: false,
-            reason: format!(
-                "{} stays: only {} entries were sampled, {SAMPLES_MIN} are needed to judge",
-                candidates[index].candidate.choice,
-                samples.len(),
-            ),
-        },
-        _ => choose(&candidates, present, margin),
+        Some(index) if !enough_samples || !allowed.common => {
+            let choice = candidates[index].candidate.choice;
+            let reason = match enough_samples {
+                true => format!(
+                    "{choice} stays: nothing cost {:.0} % less in the first of two trials",
+                    CHANGE_MARGIN * 100.0
+                ),
+                false => format!(
+                    "{choice} stays: only {} entries were sampled, {SAMPLES_MIN} are needed to judge",
+                    samples.len(),
+                ),
+            };
+            Decision { index, changed: false, reason }
+        }
+        _ => choose(&candidates, present, margin_of(situation), false),
     };
     let common = Findings {
         sampled_entries: samples.len(),
@@ -130,86 +160,99 @@ pub(super) fn decide(trial: &Trial<'_, '_>, samples: &[Sample]) -> Analysis {
         gate: false,
         reason: decision.reason,
     };
-    let classes = std::array::from_fn(|class| {
+    let mut classes: [Findings; CLASSES] = std::array::from_fn(|class| {
         let sampled = samples_of(samples, class);
-        let mut findings = Findings {
+        Findings {
             sampled_entries: sampled.len(),
             sampled_bytes: sampled.iter().map(|sample| sample.raw.len()).sum(),
             entropy_bits: entropy_bits(sampled.iter().map(|sample| &sample.raw[..])),
             candidates: trial.table(Scope::Class { class, common: common.chosen }),
             gate: trial.gate(class),
             ..common.clone()
-        };
-        decide_class(trial, class, &common, margin, enough_samples, &mut findings);
-        findings
+        }
     });
+    let entries = |class: usize| situation.class_entries[class].max(1) as f64;
+    // What the whole store costs if all follow the common choice.
+    let cost_of = |class: usize| {
+        let table = &classes[class].candidates;
+        let at = place_of(table, common.chosen).unwrap_or(0);
+        table.get(at).map_or(0.0, |measured| measured.candidate.cost_ns * entries(class))
+    };
+    let store_ns: f64 = (0..CLASSES).map(cost_of).sum();
+    for (class, findings) in classes.iter_mut().enumerate() {
+        let before = situation.present(situation.classes[class]);
+        let own = (before != present).then_some(before);
+        let (chosen, reason) = if !enough_samples || !allowed.classes[class] {
+            let why = match enough_samples {
+                true => {
+                    format!("nothing cost {:.0} % less in the first of two trials", CHANGE_MARGIN * 100.0)
+                }
+                false => common.reason.clone(),
+            };
+            (before, format!("{before} stays: {why}"))
+        } else {
+            decide_class(findings, common.chosen, own, margin_of(situation), store_ns / entries(class))
+        };
+        findings.chosen_at = place_of(&findings.candidates, chosen);
+        findings.changed = chosen != before;
+        findings.is_own = chosen != common.chosen;
+        (findings.chosen, findings.reason) = (chosen, reason);
+        // Nothing is compressed, so there is nothing to keep from it.
+        findings.gate &= chosen.codec != Codec::None;
+        if !enough_samples {
+            findings.gate = situation.classes[class].gate;
+        }
+    }
     Analysis { common, classes, enough_samples, trained: Vec::new() }
 }
 
-/// A class keeps or gets a choice of its own only while that pays.
+fn margin_of(situation: &Situation<'_>) -> f64 {
+    if situation.settled { CHANGE_MARGIN } else { 0.0 }
+}
+
+/// A class gets a choice of its own only if that clearly pays, for itself and for the store, and keeps it until
+/// another is cheaper by the margin, the common one among them. `store_ns` is the cost of the whole store for each
+/// entry of the class.
 fn decide_class(
-    trial: &Trial<'_, '_>,
-    class: usize,
-    common: &Findings,
+    findings: &Findings,
+    common: Present,
+    own: Option<Present>,
     margin: f64,
-    enough_samples: bool,
-    findings: &mut Findings,
-) {
-    let situation = trial.situation();
-    let before = situation.present(situation.classes[class]);
-    let own = (before != situation.present(situation.common)).then_some(before);
-    let table = &findings.candidates;
-    let common_at = place_of(table, common.chosen);
-    let (chosen, is_own, reason) = if !enough_samples {
-        (before, own.is_some(), common.reason.clone())
-    } else if findings.sampled_entries < SAMPLES_MIN {
-        let count = findings.sampled_entries;
-        (common.chosen, false, format!("follows the common choice: {count} entries of it were sampled"))
-    } else {
-        // A mean over few entries is worth little: 27 held out (of 110 sampled) moved by 10 % from sample to sample.
-        let uncertainty = 0.5 / ((findings.sampled_entries / HOLDOUT_DIVISOR).max(1) as f64).sqrt();
-        let margin = if margin > 0.0 { margin.max(uncertainty) } else { margin };
-        // Where it follows, its present choice is the common one, as it is from now on.
-        let decision = choose(table, own.unwrap_or(common.chosen), margin);
-        let best = &table[decision.index];
-        match common_at {
-            None => (best.way(), best.way() != common.chosen, decision.reason),
-            Some(at) => {
-                let gain = 1.0 - best.candidate.cost_ns / table[at].candidate.cost_ns;
-                let is_none = best.candidate.choice.codec == Codec::None;
-                // What it has it keeps until another is cheaper by the margin, the common choice among them; "none" needs
-                // no margin over what saves nothing.
-                let is_kept = own == Some(best.way()) && best.way() != common.chosen;
-                let needed = match is_none && !saves(&table[at]) {
-                    true => 0.0,
-                    false => CHANGE_MARGIN.max(uncertainty),
-                };
-                if is_kept || gain > needed {
-                    (best.way(), true, decision.reason)
-                } else {
-                    let rival = match decision.index == at {
-                        true => decision.reason,
-                        false => format!(
-                            "{} would cost {:.1} % less than {}, over {:.0} % are needed",
-                            figures(best),
-                            gain * 100.0,
-                            figures(&table[at]),
-                            needed * 100.0
-                        ),
-                    };
-                    (common.chosen, false, format!("follows the common choice: {rival}"))
-                }
-            }
-        }
-    };
-    findings.chosen_at = place_of(table, chosen);
-    findings.changed = chosen != before;
-    findings.chosen = chosen;
-    findings.is_own = is_own;
-    findings.reason = reason;
-    // Nothing is compressed, so there is nothing to keep from it.
-    findings.gate &= chosen.codec != Codec::None;
-    if !enough_samples {
-        findings.gate = situation.classes[class].gate;
+    store_ns: f64,
+) -> (Present, String) {
+    let (table, count) = (&findings.candidates, findings.sampled_entries);
+    if count < SAMPLES_MIN {
+        let why = format!("{count} entries of it were sampled, {SAMPLES_MIN} are needed to judge");
+        return (common, format!("follows the common choice: {why}"));
     }
+    let decision = choose(table, own.unwrap_or(common), margin, findings.gate);
+    let best = &table[decision.index];
+    let common_at = place_of(table, common).filter(|&at| pays(&table[at], findings.gate));
+    let none_at = table.iter().position(|measured| measured.candidate.choice.codec == Codec::None);
+    let Some(base) = common_at.or(none_at).map(|at| &table[at]) else {
+        return (best.way(), decision.reason);
+    };
+    if best.way() == base.way() || own == Some(best.way()) {
+        return match base.way() == common && best.way() == common {
+            true => (common, format!("follows the common choice: {}", decision.reason)),
+            false => (best.way(), decision.reason),
+        };
+    }
+    let saved_ns = base.candidate.cost_ns - best.candidate.cost_ns;
+    let (gain, share) = (saved_ns / base.candidate.cost_ns, saved_ns / store_ns);
+    if count >= OWN_SAMPLES_MIN && gain > CHANGE_MARGIN && share >= OWN_SHARE_MIN {
+        return (best.way(), decision.reason);
+    }
+    let reason = format!(
+        "{} would cost {:.1} % less than {}, {:.1} % of the store's cost, as {count} entries say; {:.0} %, {:.0} % \
+         and {OWN_SAMPLES_MIN} entries are needed",
+        figures(best),
+        gain * 100.0,
+        figures(base),
+        share * 100.0,
+        CHANGE_MARGIN * 100.0,
+        OWN_SHARE_MIN * 100.0,
+    );
+    let follows = if base.way() == common { "follows the common choice: " } else { "" };
+    (base.way(), format!("{follows}{reason}"))
 }

@@ -1,15 +1,16 @@
 //! One analysis under way. First [`select`](Trial::select) finds what is worth timing, by its size alone; then
 //! [`time`](Trial::time) times all of that together; [`table`](Trial::table) prices it.
 
-use std::time::Instant;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::choice::Present;
 use super::{
     AnalysisError, DICTIONARY_BYTES, DICTIONARY_BYTES_SPACE, DictionarySource, ENTROPY_RANDOM_BITS,
-    HOLDOUT_BYTES_MAX, HOLDOUT_DIVISOR, LEVELS, LEVELS_SPACE, MeasuredCandidate, ROUNDS, RUN_ENTRIES, Sample,
-    Situation, TIMING_FROM, TRAINING_BYTES_MAX, TURN_TIME, Weights, entropy_bits, samples_of,
+    HOLDOUT_BYTES_MAX, HOLDOUT_DIVISOR, LEVELS, LEVELS_SPACE, MeasuredCandidate, OWN_SAMPLES_MIN, ROUNDS,
+    RUN_ENTRIES, STILL_POSSIBLE, Sample, Situation, TIMING_FROM, TRAINING_BYTES_MAX, TURN_NS, TURN_PASSES,
+    Weights, entropy_bits, samples_of, train_on,
 };
-use crate::cache::tier::cold::classes::CLASSES;
+use crate::cache::tier::cold::classes::{CLASSES, class_of};
 use crate::cache::tier::cold::compression::{
     CompressionParameters, DecodeError, Encoded, FRAME_ROOM, compress, decompress, saves_enough,
 };
@@ -43,6 +44,7 @@ pub(super) enum Scope {
 /// The samples of one class.
 struct Group<'a> {
     class: usize,
+    sampled: usize,
     training: Vec<&'a Sample>,
     holdout: Vec<&'a Sample>,
     entropy_bits: f64,
@@ -73,6 +75,7 @@ struct Measured {
 }
 
 pub(super) struct Trial<'a, 'call> {
+    samples: &'a [Sample],
     groups: Vec<Group<'a>>,
     situation: Situation<'a>,
     byte_price_ns: f64,
@@ -101,7 +104,8 @@ impl<'a, 'call> Trial<'a, 'call> {
             let sampled = samples_of(samples, class);
             let entropy_bits = entropy_bits(sampled.iter().map(|sample| &sample.raw[..]));
             let (training, holdout) = split(&sampled, seed ^ class as u64);
-            Group { class, training, holdout, entropy_bits, gate: false, hopeless: false }
+            let sampled = sampled.len();
+            Group { class, sampled, training, holdout, entropy_bits, gate: false, hopeless: false }
         };
         let mut groups: Vec<Group<'a>> =
             (0..CLASSES).map(group).filter(|group| !group.holdout.is_empty()).collect();
@@ -116,6 +120,7 @@ impl<'a, 'call> Trial<'a, 'call> {
         let planned = 4 + dictionary_bytes.len() + levels.len() * (2 + 2 * dictionary_bytes.len());
         Self {
             steps_planned: (planned * groups.len()) as u32,
+            samples,
             groups,
             situation,
             byte_price_ns: weights.byte_price_ns(),
@@ -130,26 +135,25 @@ impl<'a, 'call> Trial<'a, 'call> {
         }
     }
 
+    pub(super) fn samples(&self) -> &'a [Sample] {
+        self.samples
+    }
+
     pub(super) fn situation(&self) -> &Situation<'a> {
         &self.situation
     }
 
     /// The dictionaries. Those that were chosen are trained anew on the whole sample: what was held out has served its
     /// purpose, and a third more to learn from makes small samples' dictionaries better.
-    pub(super) fn into_trained(mut self, chosen: &[DictionarySource]) -> Vec<Vec<u8>> {
+    pub(super) fn into_trained(mut self, chosen: &[Present]) -> Vec<Vec<u8>> {
         for (at, (groups, bytes_max)) in self.recipes.iter().enumerate() {
-            if !chosen.contains(&DictionarySource::Trained(at)) {
+            if !chosen.iter().any(|way| way.dictionary == DictionarySource::Trained(at)) {
                 continue;
             }
-            let parts = |&group: &usize| {
-                let Group { training, holdout, .. } = &self.groups[group];
-                training.iter().chain(holdout)
+            let is_of = |sample: &&Sample| {
+                groups.iter().any(|&group| self.groups[group].class == class_of(sample.raw.len()))
             };
-            let mut samples: Vec<&Sample> = groups.iter().flat_map(parts).copied().collect();
-            fastrand::Rng::with_seed(samples.len() as u64).shuffle(&mut samples);
-            cap(&mut samples, TRAINING_BYTES_MAX);
-            let raws: Vec<&[u8]> = samples.iter().map(|sample| &sample.raw[..]).collect();
-            if let Some(bytes) = train_dictionary(&raws, *bytes_max) {
+            if let Some(bytes) = train_on(self.samples.iter().filter(is_of), *bytes_max) {
                 self.trained[at] = bytes;
             }
         }
@@ -209,8 +213,8 @@ impl<'a, 'call> Trial<'a, 'call> {
         let slots: Vec<u8> = self.slots_in_use();
         for &group in hopeful {
             let mut trained = common.clone();
-            // A class that is all there is learns nothing new from itself.
-            if hopeful.len() > 1 {
+            // A class that is all there is learns nothing new from itself; one too small may not have its own.
+            if hopeful.len() > 1 && self.groups[group].sampled >= OWN_SAMPLES_MIN {
                 for &bytes in self.dictionary_bytes {
                     trained.push(self.train(&[group], bytes)?);
                 }
@@ -367,33 +371,52 @@ impl<'a, 'call> Trial<'a, 'call> {
         Dictionary::new(1, bytes, level).map(Some)
     }
 
-    /// Times all candidates, turn and turn about; once more, the best times of both count. The progress goes `from`
-    /// one share `to` another.
-    pub(super) fn time(&mut self, from: f32, to: f32) -> Result<(), AnalysisError> {
-        let of_group = |group: usize| {
-            let measured = |at: &usize| self.contenders[*at].measured[group].is_some();
-            (0..self.contenders.len()).filter(measured).map(move |at| (group, at)).collect::<Vec<_>>()
-        };
-        let pairs: Vec<(usize, usize)> = (0..self.groups.len()).flat_map(of_group).collect();
-        let turns = ROUNDS * pairs.len();
-        for turn in 0..turns {
-            if (self.should_stop)() {
-                return Err(AnalysisError::Stopped);
-            }
-            (self.progress)(from + (to - from) * turn as f32 / turns as f32);
-            let (group, at) = pairs[turn % pairs.len()];
-            let Group { holdout, gate, hopeless, .. } = &self.groups[group];
-            // Where nothing shrinks, the gate would hide what the attempts cost.
-            let gate = *gate && !hopeless;
-            let began = Instant::now();
-            loop {
-                self.contenders[at].time_once(group, holdout, gate);
-                if holdout.is_empty() || began.elapsed() >= TURN_TIME {
-                    break;
+    /// Times all candidates, turn and turn about; after the first round those that may still be chosen.
+    pub(super) fn time(&mut self) -> Result<(), AnalysisError> {
+        let mut turns: Vec<(usize, usize)> = Vec::new();
+        for group in 0..self.groups.len() {
+            turns.extend(self.measured_on(group).map(|at| (group, at)));
+        }
+        for round in 0..ROUNDS {
+            for (done, &(group, at)) in turns.iter().enumerate() {
+                if (self.should_stop)() {
+                    return Err(AnalysisError::Stopped);
                 }
+                let done = (round as f32 + done as f32 / turns.len() as f32) / ROUNDS as f32;
+                (self.progress)(TIMING_FROM + (1.0 - TIMING_FROM) * done);
+                let Group { holdout, gate, hopeless, .. } = &self.groups[group];
+                // Where nothing shrinks, the gate would hide what the attempts cost.
+                let gate = *gate && !hopeless;
+                let began = cpu_ns();
+                for _ in 0..TURN_PASSES {
+                    self.contenders[at].time_once(group, holdout, gate);
+                    if cpu_ns() - began >= TURN_NS {
+                        break;
+                    }
+                }
+            }
+            if round == 0 {
+                turns = self.still_possible();
             }
         }
         Ok(())
+    }
+
+    fn measured_on(&self, group: usize) -> impl Iterator<Item = usize> {
+        (0..self.contenders.len()).filter(move |&at| self.contenders[at].measured[group].is_some())
+    }
+
+    /// Of each group, the candidates near the best.
+    fn still_possible(&self) -> Vec<(usize, usize)> {
+        let mut turns = Vec::new();
+        for group in 0..self.groups.len() {
+            let cost =
+                |at: usize| self.price(&self.contenders[at], &[group], Scope::Common).candidate.cost_ns;
+            let best = self.measured_on(group).map(cost).fold(f64::MAX, f64::min);
+            let near = self.measured_on(group).filter(|&at| cost(at) <= best * STILL_POSSIBLE);
+            turns.extend(near.map(|at| (group, at)));
+        }
+        turns
     }
 
     /// Every candidate there is for a scope, priced, cheapest first.
@@ -510,24 +533,29 @@ impl Contender {
         Ok(stored_bytes)
     }
 
-    /// One timed pass. Wall clock, because thread time is not to be had safely; the best of many short runs stands in
-    /// for it.
+    /// One timed pass.
     fn time_once(&mut self, group: usize, holdout: &[&Sample], gate: bool) {
         for (run, place) in holdout.chunks(RUN_ENTRIES).zip(0..) {
-            let started = Instant::now();
+            let started = cpu_ns();
             let mut stored: Vec<Encoded> = run.iter().map(|sample| self.store(sample, gate)).collect();
-            let compress_ns = started.elapsed().as_nanos() as f64;
-            let started = Instant::now();
+            let between = cpu_ns();
             for (stored, sample) in stored.iter_mut().zip(run) {
                 // Compared in the round trip; only the time counts here.
                 let _ = std::hint::black_box(self.read(stored, sample.raw.len()));
             }
-            let decompress_ns = started.elapsed().as_nanos() as f64;
+            let ended = cpu_ns();
             let Some(measured) = &mut self.measured[group] else { return };
             let best: &mut (f64, f64) = &mut measured.best_ns[place];
-            *best = (best.0.min(compress_ns), best.1.min(decompress_ns));
+            *best = (best.0.min(between - started), best.1.min(ended - between));
         }
     }
+}
+
+/// CPU time of this thread, in nanoseconds. On a busy machine the wall clock counts the other threads' turns too: one
+/// preemption takes longer than a whole pass, and with every candidate hit now and then the choice was a matter of luck.
+fn cpu_ns() -> f64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec as f64 * 1e9 + now.tv_nsec as f64
 }
 
 /// Splits into training and hold-out, both in random order and both capped in bytes. Stratified by size: of every
@@ -557,7 +585,8 @@ fn split<'a>(samples: &[&'a Sample], seed: u64) -> (Vec<&'a Sample>, Vec<&'a Sam
     (training, holdout)
 }
 
-fn cap(part: &mut Vec<&Sample>, bytes_max: usize) {
+/// Cuts off what exceeds `bytes_max`, but never the first.
+pub(super) fn cap(part: &mut Vec<&Sample>, bytes_max: usize) {
     let mut bytes = 0;
     let kept = part.iter().take_while(|sample| {
         bytes += sample.raw.len();

@@ -60,6 +60,9 @@ pub fn looks_random(key: &[u8], value: &[u8]) -> bool {
             seen[usize::from(byte)] = 1;
         }
     }
-    let distinct: u32 = seen.iter().map(|&seen| u32::from(seen)).sum();
+    // Eight counters side by side in a word: none can pass 32.
+    let (words, _) = seen.as_chunks::<8>();
+    let counters = words.iter().fold(0, |sum, word| sum + u64::from_le_bytes(*word)).to_le_bytes();
+    let distinct: u32 = counters.into_iter().map(u32::from).sum();
     distinct >= DISTINCT_MIN[pieces]
 }

@@ -6,7 +6,7 @@
 //! class from its strata in proportion.
 
 use super::CompactionSystem;
-use crate::cache::memory::efficiency_analyzer::{SAMPLES_MIN, Sample};
+use crate::cache::memory::efficiency_analyzer::{OWN_SAMPLES_MIN, Sample};
 use crate::cache::tier::cold::classes::{CLASSES, class_of};
 use crate::cache::tier::cold::lookup::{Lookup, lookup};
 use crate::cache::tier::cold::metadata_index::{EntryId, PARTITIONS};
@@ -26,7 +26,7 @@ const LOOKUPS_FOR_ONE: usize = 4;
 /// Raw bytes read from one stratum at most: a few huge values must not keep the small ones from being sampled. The one
 /// that reaches the limit may exceed it.
 const STRATUM_BYTES_MAX: usize = 32 << 20;
-/// A class with this share of the raw bytes is to be sampled [`SAMPLES_MIN`] times, if it has that many entries.
+/// A class with this share of the raw bytes is to be sampled [`OWN_SAMPLES_MIN`] times, if it has that many entries.
 const CLASS_SHARE_MIN: f64 = 0.05;
 /// Sampling takes the first part of a tuning.
 pub(super) const SAMPLED_AT: f32 = 0.4;
@@ -144,7 +144,9 @@ fn quotas(entries: &[f64; CLASSES], raw_bytes: &[f64; CLASSES], wanted: usize) -
     let judged = (0..CLASSES).filter(counts).count().max(1);
     let floor = |class: usize| match counts(&class) {
         // A few more, since some turn out to have expired or to be of another class.
-        true => (SAMPLES_MIN + SAMPLES_MIN / 10).min(wanted / judged).min(entries[class].ceil() as usize),
+        true => {
+            (OWN_SAMPLES_MIN + OWN_SAMPLES_MIN / 10).min(wanted / judged).min(entries[class].ceil() as usize)
+        }
         false => 0,
     };
     let floors: [usize; CLASSES] = std::array::from_fn(floor);
