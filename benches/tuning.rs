@@ -1,7 +1,7 @@
 //! Does compression tuning find what is best? Measured on real data, in Markdown.
 //!
 //! `cargo bench --bench tuning` (minutes), `-- --quick` (less data, fewer rounds: figures, no verdicts),
-//! `-- --store` or `-- --attempts` (only that part), `-- --puts SET none|tuned` (for a profiler: see `puts`).
+//! `-- --store` or `-- --attempts` (only that part).
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -36,10 +36,6 @@ fn main() {
     }
     if std::env::args().any(|arg| arg == "--attempts") {
         bench.attempts(&sets);
-        return;
-    }
-    if let Some(at) = std::env::args().position(|arg| arg == "--puts") {
-        puts(&sets, &std::env::args().skip(at + 1).collect::<Vec<_>>());
         return;
     }
     println!("## Choice against the best single static choice\n");
@@ -572,7 +568,6 @@ impl Puts {
         puts
     }
 
-    #[inline(never)]
     fn put_all(&self, entries: &[Entry]) {
         for (key, value) in entries {
             self.cold.insert(key, value).expect("insert");
@@ -598,20 +593,6 @@ impl Puts {
         };
         report.classes.iter().filter_map(of).collect::<Vec<_>>().join(", ")
     }
-}
-
-/// `--puts SET none|tuned`: nothing but puts, for a profiler that counts what `put_all` executes after the tuning.
-fn puts(sets: &[(String, Vec<Entry>)], args: &[String]) {
-    let (name, entries) = sets.iter().find(|(name, _)| name.starts_with(&args[0])).expect("such a set");
-    let compression = if args[1] == "none" { Compression::Fixed(Codec::None) } else { Compression::Tuned };
-    let store = Puts::new(entries, compression);
-    counted(&store, entries);
-    println!("{name}: {} puts, {}", entries.len(), store.choices());
-}
-
-#[inline(never)]
-fn counted(store: &Puts, entries: &[Entry]) {
-    store.put_all(entries);
 }
 
 /// CPU time of this process so far, to the nanosecond, summed over its threads.

