@@ -241,6 +241,10 @@ pub(in crate::cache::tier::cold) fn choose_all(
     circumstances: &Circumstances,
 ) -> Vec<Vec<Victim>> {
     let mut victims: Vec<Victim> = sealed(accounts, circumstances).collect();
+    for victim in &mut victims {
+        // Asked for, what dies soon is stored anew as well.
+        victim.recompress = is_outdated(&victim.account, circumstances);
+    }
     let small = |victim: &Victim| is_small(&victim.account, circumstances.segment_bytes);
     let merge_small = victims.iter().filter(|victim| small(victim)).count() >= SMALL_SEGMENTS;
     victims.retain(|victim| {
@@ -303,11 +307,16 @@ fn score(victim: &Victim, circumstances: &Circumstances) -> f64 {
     age * ((1.0 - live) / (live * -live.ln()) - 1.0)
 }
 
-/// Recompression pays where the segment's ratio is behind the expected one; once only, whatever comes of it.
+/// Recompression pays where the segment is not going to die soon.
 fn wants_recompression(account: &AccountView, circumstances: &Circumstances) -> bool {
+    is_outdated(account, circumstances) && !circumstances.is_dying(account)
+}
+
+/// Whether the segment's ratio is behind the expected one; once only, whatever comes of it.
+fn is_outdated(account: &AccountView, circumstances: &Circumstances) -> bool {
     let summary = &account.summary;
     let begun_before = account.identity.segment_id < circumstances.parameters_since;
-    if !begun_before || !account.sealed || summary.payload_bytes == 0 || circumstances.is_dying(account) {
+    if !begun_before || !account.sealed || summary.payload_bytes == 0 {
         return false;
     }
     circumstances.expected_ratio > ratio_of(account) * RECOMPRESSION_GAIN
@@ -461,13 +470,20 @@ pub(in crate::cache::tier::cold) fn choose_task(accounts: &[AccountView], pulse:
 
 fn is_compaction_due(accounts: &[AccountView], pulse: &Pulse) -> bool {
     let circumstances = &pulse.circumstances;
-    let stuck = Garbage::of(accounts, circumstances).share <= pulse.stuck_share + 0.01;
+    let garbage = Garbage::of(accounts, circumstances);
+    let stuck = garbage.share <= pulse.stuck_share + 0.01;
     // What was left lately is not tried again at once, however little it is.
     let tried = pulse.stuck_share > 0.0;
     (!stuck && wants_roll(accounts, circumstances))
         || (!tried && accounts.iter().any(|account| circumstances.is_spent(account)))
         || accounts.iter().any(|account| circumstances.is_free(account))
         || (!stuck && !choose_round(accounts, circumstances).is_empty())
+        || (!garbage.is_due(circumstances) && wants_merger(accounts, circumstances))
+}
+
+/// Whether there are so many small segments that they are worth merging.
+fn wants_merger(accounts: &[AccountView], circumstances: &Circumstances) -> bool {
+    accounts.iter().filter(|account| circumstances.is_mergeable(account)).count() >= SMALL_SEGMENTS_DUE
 }
 
 fn choose_other(pulse: &Pulse) -> Option<Due> {
