@@ -167,7 +167,7 @@ pub(super) fn decide(trial: &Trial<'_, '_>, allowed: Allowed) -> Analysis {
             sampled_bytes: sampled.iter().map(|sample| sample.raw.len()).sum(),
             entropy_bits: entropy_bits(sampled.iter().map(|sample| &sample.raw[..])),
             candidates: trial.table(Scope::Class { class, common: common.chosen }),
-            gate: trial.gate(class),
+            gate: trial.gate(class).0,
             ..common.clone()
         }
     });
@@ -191,7 +191,10 @@ pub(super) fn decide(trial: &Trial<'_, '_>, allowed: Allowed) -> Analysis {
             };
             (before, format!("{before} stays: {why}"))
         } else {
-            decide_class(findings, common.chosen, own, margin_of(situation), store_ns / entries(class))
+            // Where nothing shrinks there is nothing that a gate would keep for compression.
+            let gate = trial.gate(class) == (true, true);
+            let margin = margin_of(situation);
+            decide_class(findings, gate, common.chosen, own, margin, store_ns / entries(class))
         };
         findings.chosen_at = place_of(&findings.candidates, chosen);
         findings.changed = chosen != before;
@@ -215,6 +218,7 @@ fn margin_of(situation: &Situation<'_>) -> f64 {
 /// entry of the class.
 fn decide_class(
     findings: &Findings,
+    gate: bool,
     common: Present,
     own: Option<Present>,
     margin: f64,
@@ -225,9 +229,9 @@ fn decide_class(
         let why = format!("{count} entries of it were sampled, {SAMPLES_MIN} are needed to judge");
         return (common, format!("follows the common choice: {why}"));
     }
-    let decision = choose(table, own.unwrap_or(common), margin, findings.gate);
+    let decision = choose(table, own.unwrap_or(common), margin, gate);
     let best = &table[decision.index];
-    let common_at = place_of(table, common).filter(|&at| pays(&table[at], findings.gate));
+    let common_at = place_of(table, common).filter(|&at| pays(&table[at], gate));
     let none_at = table.iter().position(|measured| measured.candidate.choice.codec == Codec::None);
     let Some(base) = common_at.or(none_at).map(|at| &table[at]) else {
         return (best.way(), decision.reason);

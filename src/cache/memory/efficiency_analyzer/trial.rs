@@ -160,9 +160,10 @@ impl<'a, 'call> Trial<'a, 'call> {
         self.trained
     }
 
-    /// Whether the values of a class are to be looked at before they are compressed.
-    pub(super) fn gate(&self, class: usize) -> bool {
-        self.groups.iter().any(|group| group.class == class && group.gate)
+    /// Whether the values of a class are to be looked at before they are compressed, and whether any of them shrinks.
+    pub(super) fn gate(&self, class: usize) -> (bool, bool) {
+        let group = self.groups.iter().find(|group| group.class == class);
+        group.map_or((false, false), |group| (group.gate, !group.hopeless))
     }
 
     /// Takes up what there is reason to measure, in the order that `MemoryEfficiencyAnalyzer::analyze` states.
