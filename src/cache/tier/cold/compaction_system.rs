@@ -169,6 +169,11 @@ impl CompactionSystem {
         for round in rounds.iter().filter(|round| !round.is_empty()) {
             let bytes: u64 = round.iter().map(victim_bytes).sum();
             let progress = RoundProgress { before, bytes, total };
+            if shared.ledger.is_relief_asked() {
+                // Callers wait: their room comes first. Whether there is enough is theirs to learn.
+                let wanted = shared.ledger.begin_relief();
+                drop(self.make_room(shared, wanted));
+            }
             let output = round.iter().map(|victim| output_bytes(&victim.account)).sum();
             self.reserve_for_output(shared, output)?;
             let outcome = self.compact_round(shared, round, keep, &progress, &mut report);

@@ -116,13 +116,18 @@ impl CompactionSystem {
         let mut listed = Vec::with_capacity(victims.len());
         for victim in victims {
             self.check_stop(shared)?;
+            // An eviction that made room for this round may have taken it, and its slot may be another segment's.
+            let standing = shared.slab.account(victim.account.slot);
+            if standing.is_none_or(|standing| standing.identity != victim.account.identity) {
+                continue;
+            }
+            let hides = victim.account.summary.shadow_max > self.covered();
             let found = match rows_of(shared, &victim.account)? {
                 Some(found) => found,
                 // Nothing of it is needed: it need not be readable to go.
-                None if is_replaced(&victim.account) => Rows::unknown(),
+                None if is_replaced(&victim.account) && !hides => Rows::unknown(),
                 None => continue,
             };
-            let hides = victim.account.summary.shadow_max > self.covered() && !is_replaced(&victim.account);
             if found.lost && hides {
                 // What is lost may have been a deletion that no snapshot knows of: the segment has to wait for one.
                 tracing::warn!(segment = victim.account.identity.segment_id, "damaged; left for later");
