@@ -394,7 +394,8 @@ fn the_largest_value_and_key_round_trip_and_are_moved_by_a_compaction() {
     let line: Vec<u8> = (0..4096u32).flat_map(|n| format!("{:015x},", n * n).into_bytes()).collect();
     let text: Vec<u8> = (0..1024u32).flat_map(|n| [&n.to_le_bytes(), &line[4..]].concat()).collect();
     assert_eq!(text.len(), 64 << 20);
-    let random = noise(4, 64 << 20);
+    // Little beside the text: where most bytes do not shrink, nothing is stored anew.
+    let random = noise(4, 4 << 20);
     let cold = open(dir.path());
     cold.insert(&long_key, &text).unwrap();
     cold.insert(b"noise", &random).unwrap();
@@ -419,7 +420,12 @@ fn the_largest_value_and_key_round_trip_and_are_moved_by_a_compaction() {
     assert!(cold.stats().segment_bytes + (20 << 20) < before, "{before} {:?}", cold.stats());
     check(&cold, "moved and stored anew");
     cold.close().unwrap();
-    check(&open(dir.path()), "reopened again");
+    let cold = open(dir.path());
+    check(&cold, "reopened again");
+    let largest = noise(5, 64 << 20);
+    cold.insert(b"noise", &largest).unwrap();
+    cold.flush().unwrap();
+    assert!(cold.get(b"noise").unwrap().as_deref() == Some(&largest[..]));
 }
 
 /// What of a log is not durable at its end: names of files with unsynced writes, and whether names are.

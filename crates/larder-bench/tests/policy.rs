@@ -20,7 +20,7 @@ const BOUNDS: &[Bounds] = &[
         None,
         0.05,
         &[
-            ("written_amplification", 1.0, 1.95),
+            ("written_amplification", 1.0, 1.02),
             ("space_amplification", 1.0, 1.23),
             ("space_amplification_max", 1.0, 1.53),
             ("reclaim_p50_ms", 0.0, 470_000.0),
@@ -34,7 +34,7 @@ const BOUNDS: &[Bounds] = &[
         Some(TtlSet::Cluster10),
         0.05,
         &[
-            ("written_amplification", 1.0, 1.07),
+            ("written_amplification", 1.0, 1.02),
             ("space_amplification", 1.0, 1.15),
             ("space_amplification_max", 1.0, 1.39),
             ("reclaim_p99_ms", 0.0, 2_350_000.0),
@@ -46,8 +46,9 @@ const BOUNDS: &[Bounds] = &[
         Some(TtlSet::Cluster6),
         0.05,
         &[
-            ("written_amplification", 1.0, 1.21),
-            ("space_amplification", 1.0, 1.29),
+            ("written_amplification", 1.0, 1.10),
+            // Steps of five seconds and segments of 64 KiB: much of it is waiting for its last record.
+            ("space_amplification", 1.0, 1.55),
             ("reclaim_p99_ms", 0.0, 190_000.0),
         ],
     ),
@@ -56,9 +57,10 @@ const BOUNDS: &[Bounds] = &[
         None,
         0.0625,
         &[
-            ("written_amplification", 1.0, 6.1),
-            ("space_amplification", 1.0, 1.25),
-            ("space_amplification_max", 1.0, 1.38),
+            ("written_amplification", 1.0, 2.9),
+            // Segments of 64 KiB: blocks and part-full outputs count.
+            ("space_amplification", 1.0, 1.37),
+            ("space_amplification_max", 1.0, 1.42),
             ("snapshot_share_max", 0.0, 0.12),
         ],
     ),
@@ -67,13 +69,22 @@ const BOUNDS: &[Bounds] = &[
         None,
         0.0625,
         &[
-            ("written_amplification", 1.0, 3.12),
-            ("space_amplification", 1.0, 1.25),
-            ("space_amplification_max", 1.0, 1.33),
+            ("written_amplification", 1.0, 1.75),
+            ("space_amplification", 1.0, 1.37),
+            ("space_amplification_max", 1.0, 1.42),
             ("snapshot_share_max", 0.0, 0.12),
         ],
     ),
-    (Workload::ZipfCapacity, None, 0.1, &[("hit_ratio_fifo", 0.52, 0.54)]),
+    (
+        Workload::ZipfCapacity,
+        None,
+        0.1,
+        &[
+            ("hit_ratio_fifo", 0.53, 0.57),
+            ("hit_ratio_over_fifo", 1.05, 1.3),
+            ("written_amplification", 1.0, 1.25),
+        ],
+    ),
     (
         Workload::DeleteAll,
         None,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use larder::{ColdTier, ColdTierConfig, CompactionTask, Maintenance, TaskReport};
+use larder::{ColdTier, ColdTierConfig, CompactionTask, Maintenance, SegmentState, TaskReport};
 
 use super::empty_dir;
 use crate::failure::{Exit, Failure};
@@ -283,7 +283,8 @@ impl Demo<'_> {
     fn moment(&self, store: &ColdTier) -> Result<Moment, Failure> {
         let disk = disk_use::measure(self.dir)
             .map_err(|error| Failure::Other(format!("list {}: {error}", self.dir.display())))?;
-        Ok(Moment { stats: store.stats(), disk })
+        let open = store.segments().into_iter().filter(|segment| segment.state == SegmentState::Active);
+        Ok(Moment { stats: store.stats(), disk, open_records: open.map(|segment| segment.records).sum() })
     }
 
     /// Everything that lives, read twice in random order by one thread.

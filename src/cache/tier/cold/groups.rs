@@ -37,8 +37,14 @@ const FORGOTTEN_WEIGHT: f64 = 0.5;
 /// Zipf 0.99 1.66 and 2.25.
 const CLASS_AGES: [f64; LASTING_CLASSES as usize - 1] = [0.03, 0.12, 0.48, 1.92];
 
+/// With fewer entries, a few segments hold everything, and there is nothing to keep apart.
+const ENTRIES_MIN: u64 = 1000;
+
 /// The class of records of this age, in sequence numbers; `entries` are those of the store.
 fn class_of_age(age: u64, entries: u64) -> u8 {
+    if entries < ENTRIES_MIN {
+        return UNKNOWN_CLASS;
+    }
     let overwrites = age as f64 / entries.max(1) as f64;
     CLASS_AGES.partition_point(|until| *until <= overwrites) as u8
 }
