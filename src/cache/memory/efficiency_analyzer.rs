@@ -54,6 +54,10 @@ pub const OWN_SAMPLES_MIN: usize = 200;
 /// no margin.
 pub const CHANGE_MARGIN: f64 = 0.10;
 
+/// Costs this close together count as equal: analyses of other samples of the same data put zstd 1 now before and now
+/// behind zstd 3 by that much.
+pub const EQUAL_COST: f64 = 0.015;
+
 /// And a class's own choice must save this share of the whole store's cost: less is not worth a second dictionary's
 /// memory, nor storing the class anew.
 pub const OWN_SHARE_MIN: f64 = 0.03;

@@ -2,8 +2,8 @@
 
 use super::trial::{Scope, Trial};
 use super::{
-    Analysis, CHANGE_MARGIN, Decision, DictionarySource, Findings, MeasuredCandidate, OWN_SAMPLES_MIN,
-    OWN_SHARE_MIN, SAMPLES_MIN, SAVING_RATIO, Situation, entropy_bits, samples_of,
+    Analysis, CHANGE_MARGIN, Decision, DictionarySource, EQUAL_COST, Findings, MeasuredCandidate,
+    OWN_SAMPLES_MIN, OWN_SHARE_MIN, SAMPLES_MIN, SAVING_RATIO, Situation, entropy_bits, samples_of,
 };
 use crate::cache::tier::cold::classes::CLASSES;
 use crate::cache::tier::cold::report::Candidate;
@@ -60,7 +60,11 @@ pub fn choose(candidates: &[MeasuredCandidate], previous: Present, margin: f64, 
     let pays = |index: &usize| pays(&candidates[*index], gate);
     let cheapest = |those: &dyn Fn(&usize) -> bool| {
         let paying = (0..candidates.len()).filter(pays).filter(|index| those(index));
-        paying.min_by(|&a, &b| cost(a).total_cmp(&cost(b)))
+        let best = paying.clone().min_by(|&a, &b| cost(a).total_cmp(&cost(b)))?;
+        // Of levels that cost the same, the lower: the next sample may as well prefer either.
+        let same = |index: &usize| candidates[*index].dictionary == candidates[best].dictionary;
+        let equals = paying.filter(same).filter(|&index| cost(index) <= cost(best) * (1.0 + EQUAL_COST));
+        equals.min_by_key(|&index| candidates[index].candidate.choice.codec)
     };
     let best = cheapest(&|_| true).expect("storing as is always pays");
     let Some(present) = place_of(candidates, previous) else {
