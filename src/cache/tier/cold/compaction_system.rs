@@ -21,13 +21,13 @@ mod survivor_groups;
 mod tuning;
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 
 use self::expiry::Emptied;
 use self::files::is_due;
-use self::pacer::{Pacer, rate_for};
+use self::pacer::{Pacer, allowance, rate_for};
 use self::policy::{
     Circumstances, Garbage, Trigger, choose_all, choose_merger, choose_round, cleanup_due_ms,
 };
@@ -43,6 +43,9 @@ use crate::clock::Clock;
 use crate::config::Compression;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Disk;
+
+/// While a compaction runs by itself, the brake on writers is looked after this often.
+const BRAKE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The compaction worker's own state: what it decides by, and the part of the manifest that it alone changes.
 pub(super) struct CompactionSystem {
@@ -60,6 +63,9 @@ pub(super) struct CompactionSystem {
     /// Rounds of eviction in a row that gave nothing back.
     fruitless_evictions: u32,
     pacer: Pacer,
+    /// Bytes a second that compactions gave back lately while they were not waiting; 0 = unknown.
+    reclaim_rate: f64,
+    braked_at: Instant,
     /// Store time when it was opened.
     opened_at_ms: u64,
     /// Snapshots may have been lost that records were judged by (`first`, `outlasts`): nothing is dropped before a new
@@ -82,6 +88,8 @@ impl CompactionSystem {
             set_aside: BTreeMap::new(),
             fruitless_evictions: 0,
             pacer: Pacer::unlimited(),
+            reclaim_rate: 0.0,
+            braked_at: Instant::now(),
             opened_at_ms: now_ms,
             must_cover: state.next_sequence > 1 && (state.snapshots.is_empty() || state.damaged),
             finished_edit: state.edit,
@@ -156,7 +164,7 @@ impl CompactionSystem {
         shared.state.set_total(total);
         let garbage = Garbage::of(&accounts, &circumstances);
         self.pacer = match trigger {
-            Trigger::Automatic => Pacer::new(rate_for(&garbage, file_bytes(&accounts), &circumstances)),
+            Trigger::Automatic => Pacer::automatic(rate_for(&garbage, file_bytes(&accounts), &circumstances)),
             Trigger::Requested | Trigger::Awaited => Pacer::unlimited(),
         };
         self.cover_shadows(shared, &rounds, trigger)?;
@@ -186,6 +194,7 @@ impl CompactionSystem {
         }
         shared.state.advance(1.0);
         report.duration = started.elapsed();
+        self.learn_reclaim_rate(&report);
         if report.segments_removed > 0 {
             count(&shared.counters.compactions, 1);
             tracing::info!(
@@ -330,10 +339,38 @@ impl CompactionSystem {
         Ok(report)
     }
 
+    /// What comes next is not paced.
+    pub(super) fn end_pace(&mut self) {
+        self.pacer = Pacer::unlimited();
+    }
+
+    /// Takes note of how fast a compaction gave space back while it was not waiting.
+    fn learn_reclaim_rate(&mut self, report: &CompactionReport) {
+        if report.bytes_reclaimed > 0 {
+            let busy = report.duration.saturating_sub(self.pacer.napped).as_secs_f64().max(1e-3);
+            let rate = report.bytes_reclaimed as f64 / busy;
+            self.reclaim_rate =
+                if self.reclaim_rate == 0.0 { rate } else { 0.8 * self.reclaim_rate + 0.2 * rate };
+        }
+    }
+
+    /// Holds writers back, or lets them go, by the garbage there is.
+    pub(super) fn set_brake<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>, garbage: &Garbage) {
+        self.braked_at = Instant::now();
+        let allowed = allowance(garbage, self.reclaim_rate, &self.circumstances(shared));
+        let raw_per_stored = shared.counters.raw_per_stored_byte();
+        shared.brake.set(allowed.map(|stored| (stored * raw_per_stored) as u64));
+    }
+
     /// Stops a cancelled task; otherwise keeps to the pace, so many bytes further on.
     fn pause<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>, bytes: u64) -> Result<()> {
         self.check_stop(shared)?;
         self.pacer.spend(bytes, || shared.state.is_awaited() || shared.ledger.is_relief_asked());
+        // A round can take long where the machine has other things to do: writers do not run ahead meanwhile.
+        if self.pacer.is_automatic() && self.braked_at.elapsed() >= BRAKE_INTERVAL {
+            let garbage = Garbage::of(&self.accounts(shared), &self.circumstances(shared));
+            self.set_brake(shared, &garbage);
+        }
         Ok(())
     }
 

@@ -193,6 +193,14 @@ pub(super) struct Counters {
     pub evictions_untold: AtomicU64,
 }
 
+impl Counters {
+    /// What a byte of records as stored was when it was handed in.
+    pub fn raw_per_stored_byte(&self) -> f64 {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed).max(1) as f64;
+        read(&self.raw_bytes_inserted) / read(&self.stored_bytes_inserted)
+    }
+}
+
 /// Adds to a counter that nothing is ordered by.
 pub(super) fn count(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);

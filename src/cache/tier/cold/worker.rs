@@ -19,11 +19,6 @@ use crate::config::{Compression, Maintenance};
 use crate::error::{ErrorKind, Result};
 use crate::io::Disk;
 
-/// Beyond the high trigger, each percent of garbage takes this many percent off what writers may hand in,
-const BRAKE_GAIN: f64 = 5.0;
-/// down to this share of what compactions give back.
-const BRAKE_LEAST: f64 = 0.2;
-
 pub(super) struct CompactionWorker {
     system: CompactionSystem,
     requests: Receiver<TaskRequest>,
@@ -35,8 +30,6 @@ pub(super) struct CompactionWorker {
     stuck_share: f64,
     /// Compactions that ran by themselves since another task did.
     compactions_in_a_row: u32,
-    /// Bytes a second that compactions gave back lately.
-    reclaim_rate: f64,
 }
 
 impl CompactionWorker {
@@ -52,7 +45,6 @@ impl CompactionWorker {
             tuned_at_bytes: 0,
             saved_at_sequence: state.snapshots.last().map_or(0, |snapshot| snapshot.covers),
             stuck_share: 0.0,
-            reclaim_rate: 0.0,
             compactions_in_a_row: 0,
         }
     }
@@ -130,6 +122,7 @@ impl CompactionWorker {
                 report.map(TaskReport::RebuildIndex)
             }
         };
+        self.system.end_pace();
         if result.as_ref().is_err_and(crate::error::Error::is_read_only) {
             shared.condition.read_only.store(true, Ordering::SeqCst);
         }
@@ -183,13 +176,7 @@ impl CompactionWorker {
             return;
         }
         self.stuck_share = 0.0;
-        let rate = report.bytes_reclaimed as f64 / report.duration.as_secs_f64().max(1e-3);
-        self.reclaim_rate =
-            if self.reclaim_rate == 0.0 { rate } else { 0.8 * self.reclaim_rate + 0.2 * rate };
-        // No more may come in than goes; the further beyond the trigger, the less.
-        let excess = garbage.share - circumstances.high_trigger();
-        let allowed = self.reclaim_rate * (1.0 - BRAKE_GAIN * excess).max(BRAKE_LEAST);
-        shared.brake.set((excess > 0.0).then_some(allowed as u64));
+        self.system.set_brake(shared, &garbage);
     }
 
     fn due<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Option<Due> {

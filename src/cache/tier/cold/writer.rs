@@ -28,6 +28,11 @@ use crate::io::Disk;
 
 /// A batch is handed to the kernel when it has grown to this.
 const BATCH_BYTES: usize = 256 << 10;
+/// While records keep coming one by one, they are gathered for as long as this before the next look at the queue: a
+/// caller need not wake the writer for each, nor the writer call the kernel for each.
+const GATHER: Duration = Duration::from_micros(200);
+/// No accepted record is kept from the kernel for the sake of gathering any longer than this.
+const GATHER_MAX: Duration = Duration::from_millis(1);
 /// With no interval to keep, the writer looks at its clock this often.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// After a failed write, the next attempt comes after this.
@@ -47,6 +52,8 @@ pub(super) struct Writer<D: Disk> {
     /// Accepted writes lost since the last flush.
     lost: u64,
     synced_at: Instant,
+    /// When the first of the pending records was appended.
+    batch_begun: Instant,
 }
 
 struct Pending {
@@ -90,6 +97,7 @@ impl<D: Disk> Writer<D> {
             doomed: HashMap::new(),
             lost: 0,
             synced_at: Instant::now(),
+            batch_begun: Instant::now(),
         }
     }
 
@@ -113,7 +121,7 @@ impl<D: Disk> Writer<D> {
 
     fn next<C: Clock>(&mut self, shared: &Shared<D, C>) -> Next {
         // While there is more in the queue, batches grow; an empty queue ends the batch.
-        if let Ok(request) = self.requests.try_recv() {
+        if let Some(request) = self.queued() {
             return if self.is_sync_due(shared) {
                 self.sync_then(shared, request)
             } else {
@@ -129,6 +137,18 @@ impl<D: Disk> Writer<D> {
             Err(RecvTimeoutError::Timeout) => Next::Tick,
             Err(RecvTimeoutError::Disconnected) => Next::End,
         }
+    }
+
+    /// The next request, if there is one; waits a little for it where a batch has been begun and nobody waits for it.
+    fn queued(&mut self) -> Option<WriteRequest> {
+        if let Ok(request) = self.requests.try_recv() {
+            return Some(request);
+        }
+        if self.pending.is_empty() || !self.acks.is_empty() || self.batch_begun.elapsed() >= GATHER_MAX {
+            return None;
+        }
+        std::thread::sleep(GATHER);
+        self.requests.try_recv().ok()
     }
 
     fn sync_then<C: Clock>(&mut self, shared: &Shared<D, C>, request: WriteRequest) -> Next {
@@ -281,6 +301,9 @@ impl<D: Disk> Writer<D> {
         }
         self.storage.append(group, record.hash, &record.meta, &record.stored, record.sum);
         self.doomed.remove(&record.hash);
+        if self.pending.is_empty() {
+            self.batch_begun = Instant::now();
+        }
         self.pending.push(Pending { record, location: Some(location), replaced, charge });
     }
 
