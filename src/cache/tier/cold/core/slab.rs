@@ -258,11 +258,12 @@ impl<F> Slab<F> {
         }
     }
 
-    /// Publishes that a segment is complete; `at_sequence` is how far the store had come by then.
-    pub fn seal(&self, slot: u32, summary: SegmentSummary, at_sequence: u64) {
+    /// Publishes that a segment is complete. By its last record, and not by what has been accepted meanwhile: the same
+    /// writes lead to the same decisions, however far the writer is behind its queue.
+    pub fn seal(&self, slot: u32, summary: SegmentSummary) {
         if let Some(place) = self.slot(slot) {
             *place.account.summary.write().unwrap_or_else(PoisonError::into_inner) = summary;
-            place.account.sealed_at.store(at_sequence, Ordering::SeqCst);
+            place.account.sealed_at.store(summary.sequence_max, Ordering::SeqCst);
             place.account.sealed.store(true, Ordering::SeqCst);
         }
     }

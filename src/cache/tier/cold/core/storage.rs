@@ -161,7 +161,7 @@ impl<D: Disk> ColdTierStorage<D> {
             let file = disk.open(&path).map_err(|error| Error::io("open", &path, error))?;
             file.sync().map_err(|error| Error::io("sync", &path, error))?;
         }
-        found.slab.seal(slot, summary, summary.sequence_max);
+        found.slab.seal(slot, summary);
         self.manifest.append(&Edit::SealSegment { segment_id: tail.segment_id, summary })?;
         Ok(())
     }
@@ -322,7 +322,7 @@ impl<D: Disk> ColdTierStorage<D> {
         active.sync().map_err(|error| sync_failed(&active.path, error))?;
         let segment_id = active.identity.segment_id;
         self.manifest.append(&Edit::SealSegment { segment_id, summary })?;
-        shared.slab.seal(active.slot, summary, shared.in_flight.next_sequence());
+        shared.slab.seal(active.slot, summary);
         self.actives.remove(&group);
         self.enter_manifest(shared);
         if shared.ledger.capacity_bytes().is_some() && self.wants_roll(shared) {
