@@ -1,5 +1,5 @@
 //! Whether maintenance had better keep its reads and writes out of the page cache: the same store, with less memory than
-//! data, under each of four ways of handling its files, in turns.
+//! data, under each of several ways of handling its files, in turns.
 //!
 //! What counts is what readers have to fetch from the device, so the figures are bytes, not times: they hold on a busy
 //! machine too. The memory is limited from outside (`docs/PACING.md` says how).
@@ -38,10 +38,21 @@ pub enum Handling {
     ForgetAll,
     /// Victims are read past the page cache (`O_DIRECT`).
     DirectVictims,
+    /// Likewise; and outputs are dropped once they are synced and read back.
+    DirectForget,
 }
 
 impl Handling {
-    const ALL: [Self; 4] = [Self::Buffered, Self::ForgetVictims, Self::ForgetAll, Self::DirectVictims];
+    const ALL: [Self; 5] =
+        [Self::Buffered, Self::ForgetVictims, Self::ForgetAll, Self::DirectVictims, Self::DirectForget];
+
+    fn is_direct(self) -> bool {
+        matches!(self, Self::DirectVictims | Self::DirectForget)
+    }
+
+    fn forgets_outputs(self) -> bool {
+        matches!(self, Self::ForgetAll | Self::DirectForget)
+    }
 
     fn name(self) -> &'static str {
         match self {
@@ -49,6 +60,7 @@ impl Handling {
             Self::ForgetVictims => "victims forgotten",
             Self::ForgetAll => "victims and outputs forgotten",
             Self::DirectVictims => "victims read directly",
+            Self::DirectForget => "victims read directly, outputs forgotten",
         }
     }
 }
@@ -88,7 +100,9 @@ pub fn page_cache(dir: &Path, options: &PageCacheOptions) -> Result<Value> {
     load.close()?;
     let mut turns = Vec::new();
     for turn in 0..options.turns {
-        for handling in Handling::ALL {
+        // Each begins with what the one before left in the page cache: the order changes from turn to turn.
+        for at in 0..Handling::ALL.len() {
+            let handling = Handling::ALL[(at * (turn % 4 + 1) + turn) % Handling::ALL.len()];
             let store = open(config.clone(), handling)?;
             let mut told = run(&store, options, turn as u64)?;
             told["handling"] = json!(handling.name());
@@ -197,21 +211,23 @@ struct AdvisedFile {
     inner: <OsDisk as Disk>::File,
     /// Of a file that maintenance opened: to read it directly, or to have its pages dropped.
     second: Option<File>,
-    handling: Handling,
+    direct: bool,
 }
 
 impl AdvisedDisk {
     fn advised(self, path: &Path, inner: <OsDisk as Disk>::File) -> io::Result<AdvisedFile> {
         let is_output = path.extension().is_some_and(|extension| extension == "tmp");
-        let direct = self.handling == Handling::DirectVictims && !is_output;
-        let forgotten =
-            self.handling == Handling::ForgetAll || self.handling == Handling::ForgetVictims && !is_output;
+        let direct = self.handling.is_direct() && !is_output;
+        let forgotten = match is_output {
+            true => self.handling.forgets_outputs(),
+            false => matches!(self.handling, Handling::ForgetVictims | Handling::ForgetAll),
+        };
         let flags = if direct { OFlags::DIRECT } else { OFlags::empty() };
         let second = match is_maintenance() && (direct || forgotten) {
             true => Some(OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?),
             false => None,
         };
-        Ok(AdvisedFile { inner, second, handling: self.handling })
+        Ok(AdvisedFile { inner, second, direct })
     }
 }
 
@@ -260,9 +276,7 @@ impl DiskFile for AdvisedFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         match &self.second {
             // What readers fetch goes through the page cache in any case.
-            Some(direct) if self.handling == Handling::DirectVictims && is_maintenance() => {
-                read_directly(direct, buf, offset)
-            }
+            Some(direct) if self.direct && is_maintenance() => read_directly(direct, buf, offset),
             _ => self.inner.read_at(buf, offset),
         }
     }
@@ -286,7 +300,7 @@ impl DiskFile for AdvisedFile {
 
 impl Drop for AdvisedFile {
     fn drop(&mut self) {
-        if let Some(second) = self.second.as_ref().filter(|_| self.handling != Handling::DirectVictims) {
+        if let Some(second) = self.second.as_ref().filter(|_| !self.direct) {
             // Advice: what comes of it is what is measured.
             fadvise(second, 0, None, Advice::DontNeed).ok();
         }
