@@ -104,7 +104,7 @@ pub fn page_cache(dir: &Path, options: &PageCacheOptions) -> Result<Value> {
         for at in 0..Handling::ALL.len() {
             let handling = Handling::ALL[(at * (turn % 4 + 1) + turn) % Handling::ALL.len()];
             let store = open(config.clone(), handling)?;
-            let mut told = run(&store, options, turn as u64)?;
+            let mut told = run(&store, options, (turn * Handling::ALL.len() + at) as u64)?;
             told["handling"] = json!(handling.name());
             turns.push(told);
             store.close()?;
