@@ -218,7 +218,11 @@ struct Partition {
     used: u32,
 }
 
-const OVERFLOW_SLOTS: u32 = 12;
+/// Slots behind the homes: a long run of the last tags may need a dozen, a small table must not pay for them.
+const fn overflow_slots(homes: u32) -> u32 {
+    let wanted = 3 + homes / 32;
+    if wanted < 12 { wanted } else { 12 }
+}
 
 impl Partition {
     fn home(&self, tag: u64) -> usize {
@@ -299,7 +303,7 @@ impl Partition {
 
     /// Lays sorted entries out anew; false if the last ones do not fit.
     fn place_all(&mut self, entries: &[Packed], homes: u32) -> bool {
-        let len = (homes + OVERFLOW_SLOTS) as usize;
+        let len = (homes + overflow_slots(homes)) as usize;
         let slots = (0..len).map(|_| Slot::default()).collect();
         let mut table = Self { slots, homes, used: entries.len() as u32 };
         let mut next = 0;
