@@ -130,7 +130,11 @@ impl<D: Disk> Writer<D> {
         }
         self.hand_over(shared);
         self.answer_acks(shared);
-        self.seal_aged(shared);
+        // The time before the queue: what was accepted by then has been written if nothing waits now.
+        let now_ms = shared.clock.now_ms();
+        if self.requests.is_empty() {
+            self.seal_aged(shared, now_ms);
+        }
         let wait = self.until_tick(shared);
         match self.requests.recv_timeout(wait) {
             Ok(request) => Next::Request(request),
@@ -195,7 +199,10 @@ impl<D: Disk> Writer<D> {
         }
         self.hand_over(shared);
         self.bury_doomed(shared);
-        self.seal_aged(shared);
+        if sync_due {
+            // The queue may never be empty; otherwise `next` seals.
+            self.seal_aged(shared, shared.clock.now_ms());
+        }
         let observed = shared.condition.expiry_observed.load(Ordering::Relaxed);
         if sync_due
             && (self.storage.is_dirty() || observed)
@@ -221,7 +228,7 @@ impl<D: Disk> Writer<D> {
                 // Dropped before the request and its reply: whoever learns of a panic by it finds the store closed.
                 let _notice = PanicNotice(&shared.condition);
                 self.hand_over(shared);
-                self.seal_aged(shared);
+                self.seal_aged(shared, shared.clock.now_ms());
                 self.answer(shared, &request);
             }
         }
@@ -311,11 +318,16 @@ impl<D: Disk> Writer<D> {
     fn place<C: Clock>(&mut self, shared: &Shared<D, C>, record: &EncodedRecord) -> Result<(u8, Location)> {
         let (group, seal_age_ms) = self.group_of(shared, record)?;
         let sequence = record.meta.sequence;
-        let base_sequence = self.frontier.next().min(sequence);
-        let placement =
-            Placement { group, seal_age_ms, bytes: record.meta.record_bytes(), sequence, base_sequence };
+        let placement = Placement {
+            group,
+            accepted_ms: record.meta.expires_at_ms.saturating_sub(record.ttl_ms),
+            seal_age_ms,
+            bytes: record.meta.record_bytes(),
+            sequence,
+            base_sequence: self.frontier.next().min(sequence),
+        };
         if self.storage.wants_seal(shared.segment_bytes(), &placement) {
-            self.hand_over(shared);
+            self.write_batch(shared);
         }
         self.check_writable(shared)?;
         self.storage.place(shared, &placement).map(|location| (group, location))
@@ -332,7 +344,7 @@ impl<D: Disk> Writer<D> {
         }
         let group = self.groups.group_of(record.ttl_ms);
         if group.renewed {
-            self.hand_over(shared);
+            self.write_batch(shared);
             self.check_writable(shared)?;
             self.storage.seal(shared, group.number)?;
         }
@@ -375,35 +387,39 @@ impl<D: Disk> Writer<D> {
     }
 
     /// Seals what has come of age. The batch has just been handed over.
-    fn seal_aged<C: Clock>(&mut self, shared: &Shared<D, C>) {
-        if self.storage.next_seal_ms() == u64::MAX || self.check_writable(shared).is_err() {
-            return;
-        }
-        let now_ms = shared.clock.now_ms();
+    fn seal_aged<C: Clock>(&mut self, shared: &Shared<D, C>, now_ms: u64) {
         if self.storage.next_seal_ms() <= now_ms
+            && self.check_writable(shared).is_ok()
             && let Err(error) = self.seal(shared, Some(now_ms))
         {
             self.note_failure(shared, &error);
         }
     }
 
-    /// Writes the batch; then, and only then, lets go of the in-flight copies.
+    /// Writes the batch, and says how far the index has come. Not while a record is being placed: the frontier has it,
+    /// the index not yet, and a snapshot taken meanwhile would be without it and claim to have it (N1).
     fn hand_over<C: Clock>(&mut self, shared: &Shared<D, C>) {
-        if !self.pending.is_empty() {
-            let failed = self.storage.write_out(shared);
-            let pending = std::mem::take(&mut self.pending);
-            let (lost, written): (Vec<Pending>, Vec<Pending>) =
-                pending.into_iter().partition(|pending| pending.is_in(&failed));
-            for (slot, error) in failed {
-                if let Err(left) = self.storage.discard(slot) {
-                    self.note_failure(shared, &left);
-                }
-                self.note_failure(shared, &error);
-            }
-            self.lose(shared, &lost);
-            self.let_go(shared, written);
-        }
+        self.write_batch(shared);
         shared.processed_sequence.store(self.frontier.next() - 1, Ordering::SeqCst);
+    }
+
+    /// Writes the batch; then, and only then, lets go of the in-flight copies.
+    fn write_batch<C: Clock>(&mut self, shared: &Shared<D, C>) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let failed = self.storage.write_out(shared);
+        let pending = std::mem::take(&mut self.pending);
+        let (lost, written): (Vec<Pending>, Vec<Pending>) =
+            pending.into_iter().partition(|pending| pending.is_in(&failed));
+        for (slot, error) in failed {
+            if let Err(left) = self.storage.discard(slot) {
+                self.note_failure(shared, &left);
+            }
+            self.note_failure(shared, &error);
+        }
+        self.lose(shared, &lost);
+        self.let_go(shared, written);
     }
 
     fn let_go<C: Clock>(&mut self, shared: &Shared<D, C>, pending: Vec<Pending>) {

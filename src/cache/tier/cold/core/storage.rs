@@ -51,7 +51,9 @@ pub struct ColdTierStorage<D: Disk> {
 pub struct Placement {
     /// Its group.
     pub group: u8,
-    /// A segment opened for it is sealed after this time, in milliseconds of the store's clock.
+    /// When it was accepted, in milliseconds of the store's clock, if it expires.
+    pub accepted_ms: u64,
+    /// A segment opened for it is sealed so many milliseconds later.
     pub seal_age_ms: Option<u64>,
     /// Bytes it takes.
     pub bytes: usize,
@@ -206,8 +208,11 @@ impl<D: Disk> ColdTierStorage<D> {
 
     /// Whether the group's active segment has to be sealed before this record.
     pub fn wants_seal(&self, segment_bytes: u64, record: &Placement) -> bool {
-        let active = self.actives.get(&record.group);
-        active.is_some_and(|active| active.is_full_for(segment_bytes, record.bytes, record.sequence))
+        // Of age by the record's own time: which segment takes it does not depend on when the writer looks.
+        self.actives.get(&record.group).is_some_and(|active| {
+            active.is_full_for(segment_bytes, record.bytes, record.sequence)
+                || (active.seal_at_ms <= record.accepted_ms && !active.is_empty())
+        })
     }
 
     /// Appends a record to the buffer of its group, at the place that `place` has named.
@@ -264,8 +269,7 @@ impl<D: Disk> ColdTierStorage<D> {
             }
         };
         self.enter_manifest(shared);
-        let age_ms = record.seal_age_ms;
-        let seal_at_ms = age_ms.map_or(u64::MAX, |age_ms| shared.clock.now_ms() + age_ms);
+        let seal_at_ms = record.seal_age_ms.map_or(u64::MAX, |age_ms| record.accepted_ms + age_ms);
         let active = ActiveSegment::new(identity, slot, path, file, seal_at_ms);
         shared.slab.install(slot, OpenSegment { identity, file: reader }, *active.summary(), 0, None);
         Ok(active)
