@@ -40,8 +40,8 @@ pub use cache::tier::cold::report::{
     RebuildReport, TaskReport, TuningReport,
 };
 pub use cache::tier::cold::{
-    ColdTier, CompactionState, Damage, Entry, Inspection, Iter, LogKind, SegmentGroup, SegmentInfo,
-    SegmentState, Ttl, VerifyReport, explain, inspect, inspect_shared, verify,
+    ColdTier, CompactionState, Damage, Entry, Inspection, Iter, LogKind, RepairReport, SegmentGroup,
+    SegmentInfo, SegmentState, Ttl, VerifyReport, explain, inspect, inspect_shared, repair, verify,
 };
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{

@@ -1,52 +1,62 @@
-//! What a crash leaves, and what recovery makes of it.
+//! What faults leave, and what the store makes of it: one program, which prints what it counted as one line of JSON.
 //!
-//! - [`script`] runs a store through a seeded script over a recording disk ([`recording`]);
-//! - [`crash_fs`] works out what the files may be after a power cut or a kill at any point of that log;
-//! - [`states`] recovers such states, and recoveries that crashed in their turn, and judges them ([`history`]);
-//! - [`saved`] keeps a state that broke the promise, so that it can be recovered again exactly as it was.
+//! - [`power`]: every crash state of scripted runs. [`script`] runs a store over a recording disk ([`recording`]),
+//!   [`crash_fs`] works out what a power cut or a kill may leave, [`states`] recovers that, and crashes again, and
+//!   judges ([`history`]); [`saved`] keeps what broke the promise.
+//! - [`kills`]: `kill -9` of children at work, on the real file system.
+//! - [`damage`]: every byte of sample files changed, files exchanged, cut, missing, planted, of a newer version.
+//! - [`faults`]: full disks, failed syncs, every call refused with every error, short reads and writes.
+//! - [`clock`]: a clock that is turned in both directions, across restarts and kills.
 //!
-//! `LARDER_CRASH_STATES=n` tries n power-cut states (default 2,000) and kills and pairs in proportion;
-//! `LARDER_CRASH_SEED=s` begins with that seed and, without a number of states, tries that seed alone.
+//! `cargo test --release --test crash` tries everything (`-- power damage` only these suites); a debug build tries a
+//! twentieth. `LARDER_CRASH_PERCENT=n` tries n % of a full run, `LARDER_CRASH_SEED=s` begins with that seed and, without
+//! a percentage, tries that one alone; `LARDER_CRASH_REPLAY=dir` recovers a saved state again.
 
+mod clock;
 #[path = "../support/contents.rs"]
 mod contents;
 #[path = "../support/crash_fs.rs"]
 mod crash_fs;
+mod damage;
 #[path = "../support/fault.rs"]
 mod fault;
+mod faults;
 #[path = "../support/history.rs"]
 mod history;
+mod kills;
+mod life;
+#[path = "../support/memory.rs"]
+mod memory;
+mod power;
 #[path = "../support/recording.rs"]
 mod recording;
 mod saved;
-#[path = "../support/scratch.rs"]
-mod scratch;
 mod script;
 mod states;
+mod suite;
 #[path = "../support/values.rs"]
 mod values;
 
-use std::cell::Cell;
-use std::io::Write;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use crossbeam_channel::unbounded;
-use serde_json::json;
+use crossbeam_channel::{RecvTimeoutError, unbounded};
+use serde_json::{Map, Value};
 
-use fault::{Fault, FaultKind, unwinding};
-use scratch::scratch_dir;
-use script::Plan;
-use states::{Kind, Report, Share};
+use fault::FaultKind;
+use suite::{Count, Report, Suite, Tell};
 
-/// Power-cut states of one seed; it has half as many kills and pairs.
-const STATES_OF_A_SEED: u64 = 125;
-/// A recovery that takes longer than this hangs.
-const HANG: Duration = Duration::from_secs(120);
-/// Broken states printed; the others are counted.
+/// Kills first: they wait for other processes, and the others fill the processors meanwhile.
+const SUITES: [Suite; 5] = [kills::SUITE, power::SUITE, damage::SUITE, faults::SUITE, clock::SUITE];
+/// Share of a full run that a debug build tries, in percent: the rest of the workspace's tests wait for it.
+const DEBUG_PERCENT: u64 = 5;
+/// If nothing is told for so many seconds in a row, something hangs. Counted second by second: a machine that stands
+/// still for a while is no hang.
+const HANG_SECONDS: u32 = 120;
+/// Broken cases printed; the others are counted.
 const PRINTED: usize = 12;
-/// Broken states kept for each seed.
-const SAVED_OF_A_SEED: usize = 3;
 
 fn number_from_env(name: &str) -> Option<u64> {
     std::env::var(name)
@@ -54,128 +64,113 @@ fn number_from_env(name: &str) -> Option<u64> {
         .map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
-/// A line for the reader of the test's output, captured or not.
-fn print(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+fn main() -> ExitCode {
+    if let Ok(work) = std::env::var(kills::CHILD) {
+        kills::live(&work);
+        return ExitCode::SUCCESS;
+    }
+    if let Some(saved) = std::env::var_os("LARDER_CRASH_REPLAY") {
+        let replayed = saved::replay(Path::new(&saved));
+        return match replayed {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(fault) => {
+                println!("{fault}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    // What `cargo test` passes on to every harness.
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.iter().any(|arg| arg == "--list") {
+        SUITES.iter().for_each(|suite| println!("{}: test", suite.name));
+        return ExitCode::SUCCESS;
+    }
+    let names: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    let chosen = |suite: &&Suite| names.is_empty() || names.iter().any(|name| suite.name.contains(&**name));
+    let suites: Vec<&Suite> = SUITES.iter().filter(chosen).collect();
+    if suites.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    if run(&suites) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-#[test]
-fn every_crash_state_recovers_to_a_state_each_key_had_and_none_older_than_acknowledged() {
+/// Runs the suites and prints the line; whether all went well.
+fn run(suites: &[&Suite]) -> bool {
     let seed = number_from_env("LARDER_CRASH_SEED");
-    let states = number_from_env("LARDER_CRASH_STATES").unwrap_or(if seed.is_some() {
-        STATES_OF_A_SEED
-    } else {
-        2000
-    });
-    let first = seed.unwrap_or(0);
-    let seeds = first..first + states.div_ceil(STATES_OF_A_SEED);
-    let share = Share {
-        power_cuts: STATES_OF_A_SEED,
-        kills: STATES_OF_A_SEED / 4,
-        pairs: STATES_OF_A_SEED / 5 / 4 * 4,
+    let percent = match number_from_env("LARDER_CRASH_PERCENT") {
+        None if seed.is_some() => None,
+        None if cfg!(debug_assertions) => Some(DEBUG_PERCENT),
+        percent => Some(percent.unwrap_or(100)),
     };
-
-    let (mut power_cut_states, mut kills, mut crash_pairs) = (0, 0, 0);
-    let mut faults = Vec::new();
+    let (first, mut demanded) = (seed.unwrap_or(0), BTreeMap::new());
     let (work, to_do) = unbounded();
-    seeds.clone().for_each(|seed| work.send(seed).expect("the receiver is here"));
+    for suite in suites {
+        let jobs = percent.map_or(1, |percent| (suite.jobs * percent).div_ceil(100));
+        for seed in first..first + jobs {
+            work.send((*suite, seed)).expect("the receiver is here");
+        }
+        for (count, of_a_job) in suite.counts {
+            demanded.insert(*count, jobs * of_a_job);
+        }
+    }
     drop(work);
+
+    let (mut counts, mut faults, mut hangs) = (BTreeMap::new(), Vec::new(), 0);
     std::thread::scope(|scope| {
-        let (report_to, reports) = unbounded();
+        let (to, reports) = unbounded();
         for worker in 0..std::thread::available_parallelism().map_or(2, |cores| cores.get().min(8)) {
-            let (to_do, report_to) = (to_do.clone(), report_to.clone());
+            let (to_do, to) = (to_do.clone(), to.clone());
             scope.spawn(move || {
-                for seed in to_do {
-                    try_seed(seed, share, |report| {
-                        let _ = report_to.send((worker, report));
-                    });
+                for (suite, seed) in to_do {
+                    let tell = Tell { suite: suite.name, seed, worker, to: to.clone() };
+                    (suite.run)(seed, &tell);
                 }
             });
         }
-        drop(report_to);
-        let mut doing: std::collections::BTreeMap<usize, (String, PathBuf)> =
-            std::collections::BTreeMap::new();
+        drop(to);
+        let mut doing: BTreeMap<usize, String> = BTreeMap::new();
+        let mut quiet_seconds = 0;
         loop {
-            match reports.recv_timeout(HANG) {
-                Ok((worker, Report::Began { origin, dir })) => {
-                    doing.insert(worker, (origin, dir));
-                }
-                Ok((_, Report::Checked(Kind::PowerCut))) => power_cut_states += 1,
-                Ok((_, Report::Checked(Kind::Kill))) => kills += 1,
-                Ok((_, Report::Checked(Kind::Pair))) => crash_pairs += 1,
-                Ok((_, Report::Broken { origin, fault, saved })) => {
+            let report = reports.recv_timeout(Duration::from_secs(1));
+            quiet_seconds = if report.is_ok() { 0 } else { quiet_seconds + 1 };
+            match report {
+                Ok(Report::Began { worker, origin }) => drop(doing.insert(worker, origin)),
+                Ok(Report::Checked { count, cases }) => *counts.entry(count).or_insert(0) += cases,
+                Ok(Report::Broken { origin, fault, again }) => {
                     if faults.len() < PRINTED {
-                        print(&format!("{origin}\n  {fault}"));
-                        saved.iter().for_each(|saved| print(&format!("  again: {}", replay_command(saved))));
+                        println!("{origin}\n  {fault}\n  again: {again}");
                     }
                     faults.push(fault.kind);
                 }
-                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => break,
-                Err(crossbeam_channel::RecvTimeoutError::Timeout) => {
-                    print(&format!("nothing happens any more; being recovered: {doing:#?}"));
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) if quiet_seconds < HANG_SECONDS => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    println!("nothing happens any more; being checked: {doing:#?}");
+                    hangs = 1;
+                    // The threads that hang cannot be joined.
+                    print_line(&counts, &faults, hangs);
                     std::process::exit(101);
                 }
             }
         }
     });
-
-    let count = |kind| faults.iter().filter(|fault| **fault == kind).count();
-    print(
-        &json!({
-            "test": "crash",
-            "seeds": [seeds.start, seeds.end],
-            "power_cut_states": power_cut_states,
-            "crash_pairs": crash_pairs,
-            "kills": kills,
-            "lost": count(FaultKind::Lost),
-            "wrong": count(FaultKind::Wrong),
-            "resurrected": count(FaultKind::Resurrected),
-            "expired_served": count(FaultKind::ExpiredServed),
-            "failed": count(FaultKind::Failed),
-            "panics": count(FaultKind::Panicked),
-        })
-        .to_string(),
-    );
-    assert!(faults.is_empty(), "{} broken states, see above", faults.len());
-    assert_eq!(
-        power_cut_states,
-        states.div_ceil(STATES_OF_A_SEED) * STATES_OF_A_SEED,
-        "no state was left out"
-    );
-}
-
-/// Records the run of one seed and tries its crash states.
-fn try_seed(seed: u64, share: Share, report: impl Fn(Report)) {
-    let plan = Plan::of(seed);
-    let scratch = scratch_dir();
-    let dir = scratch.path().join("recorded");
-    let origin = format!("LARDER_CRASH_SEED={seed}, the script itself ({plan:?})");
-    report(Report::Began { origin: origin.clone(), dir: dir.clone() });
-    let trace = match unwinding(|| script::record(plan, &dir)) {
-        Ok(trace) => trace,
-        Err(fault) => return report(Report::Broken { origin, fault, saved: None }),
-    };
-    let saved = Cell::new(0);
-    let save = |case: &states::Case<'_>, events: &[recording::Event], fault: &Fault| {
-        saved.set(saved.get() + 1);
-        (saved.get() <= SAVED_OF_A_SEED).then(|| saved::save(case, events, fault, saved.get()))
-    };
-    states::enumerate(plan, &trace, share, &scratch.path().join("state"), save, report);
-}
-
-fn replay_command(saved: &std::path::Path) -> String {
-    format!(
-        "LARDER_CRASH_REPLAY={} cargo test --test crash -- --ignored --nocapture a_saved_state_recovers",
-        saved.display()
-    )
-}
-
-#[test]
-#[ignore = "recovers the saved state that LARDER_CRASH_REPLAY names, as a failure prints it"]
-fn a_saved_state_recovers() {
-    let Some(saved) = std::env::var_os("LARDER_CRASH_REPLAY") else { return };
-    let scratch = scratch_dir();
-    if let Err(fault) = saved::replay(&PathBuf::from(saved), &scratch.path().join("state")) {
-        panic!("{fault}");
+    print_line(&counts, &faults, hangs);
+    let short = demanded.iter().filter(|(count, demanded)| counts.get(*count).unwrap_or(&0) < *demanded);
+    let short: Vec<_> = short.collect();
+    if !short.is_empty() {
+        println!("cases were left out, of each at least so many were to be tried: {short:?}");
     }
+    faults.is_empty() && short.is_empty()
+}
+
+fn print_line(counts: &BTreeMap<Count, u64>, faults: &[FaultKind], hangs: u64) {
+    let mut line = Map::new();
+    for (count, name) in Count::ALL {
+        line.insert(name.into(), Value::from(counts.get(&count).copied().unwrap_or(0)));
+    }
+    for (name, cases) in suite::faults_by_name(faults) {
+        line.insert(name.into(), Value::from(cases));
+    }
+    line.insert("hangs".into(), Value::from(hangs));
+    println!("{}", Value::Object(line));
 }

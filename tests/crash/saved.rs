@@ -12,17 +12,19 @@ use crate::contents::Present;
 use crate::crash_fs::Image;
 use crate::fault::Fault;
 use crate::history::{History, Version, Window};
+use crate::memory::Files;
 use crate::recording::Event;
 use crate::script::Plan;
-use crate::states::{Case, lay_out};
+use crate::states::Case;
 
 /// Keeps a state under the build's directory for temporary files.
 pub fn save(case: &Case<'_>, events: &[Event], fault: &Fault, number: usize) -> PathBuf {
     let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let dir = parent.join(format!("crash-seed-{}-{number}-{}", case.plan.seed, std::process::id()));
-    lay_out(&Some(BTreeMap::new()), &dir);
-    if case.image.is_some() {
-        lay_out(&case.image, &dir.join("files"));
+    if let Some(files) = &case.image {
+        lay_out(files, &dir.join("files"));
+    } else {
+        OsDisk.create_dir(&dir).expect("create a directory for the saved state");
     }
     let text = format!("{}\n{fault}\n\nThe log up to the crash:\n{}", case.origin, list(events));
     put(&dir.join("fault.txt"), text.as_bytes());
@@ -38,19 +40,40 @@ pub fn save(case: &Case<'_>, events: &[Event], fault: &Fault, number: usize) -> 
     dir
 }
 
-/// Recovers a saved state again, in the scratch directory `dir`.
-pub fn replay(saved: &Path, dir: &Path) -> Result<(), Fault> {
+/// Keeps files in a new directory.
+pub fn lay_out(files: &Files, dir: &Path) {
+    OsDisk.create_dir(dir).expect("create a directory for the saved state");
+    for (name, bytes) in files {
+        put(&dir.join(name), bytes);
+    }
+}
+
+/// The files of a saved state.
+pub fn files_in(dir: &Path) -> Files {
+    let names = OsDisk.list(dir).expect("list the saved files");
+    names
+        .into_iter()
+        .filter(|name| dir.join(name).is_file())
+        .map(|name| (name.clone(), take(&dir.join(name))))
+        .collect()
+}
+
+/// How to recover a saved state again.
+pub fn replay_command(saved: &Path) -> String {
+    format!("LARDER_CRASH_REPLAY={} cargo test --release --test crash", saved.display())
+}
+
+/// Recovers a saved state again.
+pub fn replay(saved: &Path) -> Result<(), Fault> {
     let case: Value = serde_json::from_slice(&take(&saved.join("case.json"))).expect("case.json is JSON");
     let number = |value: &Value| value.as_u64().expect("a number");
     let files = saved.join("files");
-    let image: Image = files.is_dir().then(|| {
-        let names = OsDisk.list(&files).expect("list the saved files");
-        names.into_iter().map(|name| (name.clone(), take(&files.join(name)))).collect()
-    });
+    let image: Image = files.is_dir().then(|| files_in(&files));
     let window = &case["window"];
-    let history = history_from_json(&case["history"]);
+    let plan = Plan::of(number(&case["seed"]));
+    let history = History { evicts: plan.evicts, ..history_from_json(&case["history"]) };
     let case = Case {
-        plan: Plan::of(number(&case["seed"])),
+        plan,
         origin: case["origin"].as_str().unwrap_or_default().to_string(),
         image,
         history: &history,
@@ -63,7 +86,7 @@ pub fn replay(saved: &Path, dir: &Path) -> Result<(), Fault> {
         wall_ms: number(&case["wall_ms"]),
         work_seed: number(&case["work_seed"]),
     };
-    case.check(dir)
+    case.check()
 }
 
 fn history_to_json(history: &History) -> Value {
@@ -87,7 +110,7 @@ fn history_from_json(json: &Value) -> History {
         let versions = list(&json[1]).into_iter().map(version).collect();
         (unhex(json[0].as_str().expect("a key")), versions)
     };
-    History { keys: list(json).into_iter().map(key).collect() }
+    History { keys: list(json).into_iter().map(key).collect(), ..History::default() }
 }
 
 /// The log, a line an event, with the names the handles stood for.
@@ -127,6 +150,7 @@ fn unhex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(digit).collect()
 }
 
+/// Writes a new file.
 fn put(path: &Path, bytes: &[u8]) {
     let file = OsDisk.create(path).expect("create a file beside the saved state");
     file.write_full_at(bytes, 0).expect("write a file beside the saved state");

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use fastrand::Rng;
 use larder::{
-    Codec, ColdTier, ColdTierConfig, CompactionTask, Compression, Durability, Maintenance, ManualClock,
+    Codec, ColdTier, ColdTierConfig, CompactionTask, Compression, Disk, Durability, Maintenance, ManualClock,
 };
 
 use crate::contents::{Contents, Present, expect_contents, look_up, read_all};
 use crate::fault::{Fault, FaultKind};
 use crate::history::{History, Window};
+use crate::memory::{DIR, Files, Memory, MemoryDisk};
 use crate::recording::{Event, Mark, MarkKind, RecordingDisk};
 use crate::values::{key, value};
 
@@ -25,6 +26,9 @@ pub const START_MS: u64 = 1_760_000_000_000;
 const KEYS: u64 = 140;
 const KEYS_HOT: u64 = 24;
 const STEPS: u64 = 230;
+/// Of a run that fills its capacity, so that the store evicts and its manifest, which may not grow then, is rolled.
+const KEYS_EVICTING: u64 = 400;
+const CAPACITY_BYTES: u64 = 5 << 20;
 
 /// How a run of that seed sets up its store.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +39,8 @@ pub struct Plan {
     pub compression: Compression,
     /// Whether somebody had made the directory before, or the store makes it.
     pub dir_exists: bool,
+    /// Whether the store has less room than its entries need.
+    pub evicts: bool,
 }
 
 impl Plan {
@@ -50,16 +56,31 @@ impl Plan {
             2 => Compression::Fixed(Codec::Zstd(1)),
             _ => Compression::Fixed(Codec::None),
         };
-        let segment_bytes = if (seed / 2).is_multiple_of(2) { 64 << 10 } else { 150 << 10 };
-        Self { seed, durability, segment_bytes, compression, dir_exists: !seed.is_multiple_of(3) }
+        let evicts = seed % 5 == 4;
+        let segment_bytes = if (seed / 2).is_multiple_of(2) || evicts { 64 << 10 } else { 150 << 10 };
+        let dir_exists = !seed.is_multiple_of(3);
+        Self { seed, durability, segment_bytes, compression, dir_exists, evicts }
     }
 
-    pub fn config(&self, dir: &Path) -> ColdTierConfig {
-        ColdTierConfig::new(dir)
+    pub fn config(&self) -> ColdTierConfig {
+        let config = ColdTierConfig::new(DIR)
             .durability(self.durability)
             .segment_bytes(self.segment_bytes)
             .compression(self.compression)
-            .maintenance(Maintenance::Manual)
+            .maintenance(Maintenance::Manual);
+        if self.evicts { config.capacity_bytes(CAPACITY_BYTES) } else { config }
+    }
+
+    fn keys(&self) -> u64 {
+        if self.evicts { KEYS_EVICTING } else { KEYS }
+    }
+
+    fn hot_key(&self, rng: &mut Rng) -> u64 {
+        if rng.u32(..10) < 6 { rng.u64(..KEYS_HOT) } else { rng.u64(..self.keys()) }
+    }
+
+    fn value_len(&self, rng: &mut Rng) -> usize {
+        if self.evicts { rng.usize(8000..24_000) } else { value_len(rng) }
     }
 }
 
@@ -69,21 +90,20 @@ pub struct Trace {
     pub history: History,
 }
 
-/// Runs the script of that plan in `dir`, which must not hold a store yet.
-pub fn record(plan: Plan, dir: &Path) -> Result<Trace, Fault> {
-    if plan.dir_exists {
-        std::fs::create_dir(dir).expect("create the store's directory");
-    }
-    let mut script = Script::open(plan, dir, START_MS, 0, History::default())?;
+/// Runs the script of that plan on a new store.
+pub fn record(plan: Plan) -> Result<Trace, Fault> {
+    let memory = Memory::holding(plan.dir_exists.then(Files::new).as_ref());
+    let history = History { evicts: plan.evicts, ..History::default() };
+    let mut script = Script::open(plan, &memory, START_MS, 0, history)?;
     let mut rng = Rng::with_seed(plan.seed);
-    for number in 0..KEYS {
+    for number in 0..plan.keys() {
         script.insert(number, &mut rng)?;
     }
     let mut tunings = 0;
     for _ in 0..STEPS {
         match rng.u32(..100) {
-            0..48 => script.insert(hot_key(&mut rng), &mut rng)?,
-            48..60 => script.remove(hot_key(&mut rng))?,
+            0..48 => script.insert(plan.hot_key(&mut rng), &mut rng)?,
+            48..60 => script.remove(plan.hot_key(&mut rng))?,
             60..70 => script.advance(rng.u64(1..=900)),
             70..77 => script.flush()?,
             77..82 => script.settle(),
@@ -103,21 +123,32 @@ pub fn record(plan: Plan, dir: &Path) -> Result<Trace, Fault> {
             }
         }
     }
-    script.close()
+    let evicted = script.evicted + script.cold.stats().evicted;
+    let trace = script.close()?;
+    let is_roll = |event: &&Event| matches!(event, Event::Rename { to, .. } if to == "CURRENT");
+    // The first one makes the store.
+    let rolls = trace.events.iter().filter(is_roll).count() - 1;
+    if plan.evicts && (evicted == 0 || rolls == 0) {
+        return Err(Fault::failed(
+            "the script",
+            format!("{evicted} entries evicted, {rolls} manifest rolls"),
+        ));
+    }
+    Ok(trace)
 }
 
 /// What a recovered store is put through while its disk is recorded: the second part of a pair of crashes.
 /// `window` says what the first crash left open; `history` ends with it.
 pub fn record_recovery(
     plan: Plan,
-    dir: &Path,
+    memory: &Memory,
     window: Window,
     history: &History,
     rng: &mut Rng,
 ) -> Result<Trace, Fault> {
     let (op, now_ms) = (window.ceiling + 1, window.now_max_ms);
-    let mut script = Script::open(plan, dir, now_ms, op, history.clone())?;
-    let contents = read_all(script.store(), history.keys.keys(), Some(now_ms))?;
+    let mut script = Script::open(plan, memory, now_ms, op, history.clone())?;
+    let contents = read_all(&script.cold, history.keys.keys(), Some(now_ms))?;
     history.judge(window, &contents)?;
     script.history.note_recovery(op, window.ceiling, &contents);
     if rng.bool() {
@@ -125,8 +156,8 @@ pub fn record_recovery(
     }
     for _ in 0..rng.u32(4..16) {
         match rng.u32(..10) {
-            0..6 => script.insert(hot_key(rng), rng)?,
-            6..8 => script.remove(hot_key(rng))?,
+            0..6 => script.insert(plan.hot_key(rng), rng)?,
+            6..8 => script.remove(plan.hot_key(rng))?,
             8 => script.advance(rng.u64(1..=900)),
             _ => script.flush()?,
         }
@@ -141,14 +172,10 @@ pub fn record_recovery(
     script.close()
 }
 
-fn hot_key(rng: &mut Rng) -> u64 {
-    if rng.u32(..10) < 6 { rng.u64(..KEYS_HOT) } else { rng.u64(..KEYS) }
-}
-
 struct Script<'a> {
-    cold: ColdTier<RecordingDisk, ManualClock>,
+    cold: Recorded,
     plan: Plan,
-    dir: &'a Path,
+    memory: &'a Memory,
     log: Sender<Event>,
     events: Receiver<Event>,
     /// Number of the last operation begun.
@@ -156,21 +183,21 @@ struct Script<'a> {
     now_ms: u64,
     /// How often the store was opened.
     opened: u64,
+    /// Entries evicted before it was opened the last time.
+    evicted: u64,
     history: History,
 }
 
+type Recorded = ColdTier<RecordingDisk<MemoryDisk>, ManualClock>;
+
 impl<'a> Script<'a> {
-    fn open(plan: Plan, dir: &'a Path, now_ms: u64, op: u64, history: History) -> Result<Self, Fault> {
+    fn open(plan: Plan, memory: &'a Memory, now_ms: u64, op: u64, history: History) -> Result<Self, Fault> {
         let (log, events) = unbounded();
         mark(&log, MarkKind::Started, op, now_ms);
         // The handles of a recovery are not those of the run before it: both may be in one file system's model.
         let opened = (op + 1) << 8;
-        let cold = open_store(plan, dir, &log, opened, now_ms)?;
-        Ok(Self { cold, plan, dir, log, events, op, now_ms, opened, history })
-    }
-
-    fn store(&self) -> &ColdTier<RecordingDisk, ManualClock> {
-        &self.cold
+        let cold = open_store(plan, memory, &log, opened, now_ms)?;
+        Ok(Self { cold, plan, memory, log, events, op, now_ms, opened, evicted: 0, history })
     }
 
     fn mark(&self, kind: MarkKind) {
@@ -190,10 +217,10 @@ impl<'a> Script<'a> {
     }
 
     fn insert(&mut self, number: u64, rng: &mut Rng) -> Result<(), Fault> {
-        let (key, len) = (key(number), value_len(rng));
+        let (key, len) = (key(number), self.plan.value_len(rng));
         let ttl_ms = ttl_ms(rng);
         self.begin();
-        let value = value(self.op, len, rng.u32(..10) < 6);
+        let value = value(self.op, len, rng.u32(..10) < 6 && !self.plan.evicts);
         let present = Present { value, expires_at_ms: ttl_ms.map(|ttl_ms| self.now_ms + ttl_ms) };
         let inserted = match ttl_ms {
             Some(ttl_ms) => self.cold.insert_with_ttl(&key, &present.value, Duration::from_millis(ttl_ms)),
@@ -255,7 +282,8 @@ impl<'a> Script<'a> {
             for _ in 0..beside {
                 *op += 1;
                 mark(log, MarkKind::Started, *op, now_ms);
-                let (key, value) = (key(hot_key(rng)), value(*op, value_len(rng), rng.bool()));
+                let (key, len) = (key(plan.hot_key(rng)), plan.value_len(rng));
+                let value = value(*op, len, rng.bool());
                 let ttl_ms = ttl_ms(rng);
                 let inserted = match ttl_ms {
                     Some(ttl_ms) => cold.insert_with_ttl(&key, &value, Duration::from_millis(ttl_ms)),
@@ -279,18 +307,20 @@ impl<'a> Script<'a> {
     fn check(&self) -> Result<(), Fault> {
         let window =
             Window { floor: self.op, ceiling: self.op, now_min_ms: self.now_ms, now_max_ms: self.now_ms };
+        self.plan.let_evictions_end(&self.cold)?;
         let contents = read_all(&self.cold, self.history.keys.keys(), Some(self.now_ms))?;
         self.history.judge(window, &contents)
     }
 
     fn reopen(mut self) -> Result<Self, Fault> {
         self.begin();
-        let Self { cold, plan, dir, log, events, op, now_ms, opened, history } = self;
+        let Self { cold, plan, memory, log, events, op, now_ms, opened, mut evicted, history } = self;
+        evicted += cold.stats().evicted;
         cold.close().map_err(|error| Fault::failed("close", error))?;
         mark(&log, MarkKind::DurableWithClock, op, now_ms);
         let opened = opened + 1;
-        let cold = open_store(plan, dir, &log, opened, now_ms)?;
-        let script = Self { cold, plan, dir, log, events, op, now_ms, opened, history };
+        let cold = open_store(plan, memory, &log, opened, now_ms)?;
+        let script = Self { cold, plan, memory, log, events, op, now_ms, opened, evicted, history };
         script.check().map_err(|fault| fault.when("after a clean reopen"))?;
         Ok(script)
     }
@@ -310,13 +340,13 @@ fn mark(log: &Sender<Event>, kind: MarkKind, op: u64, now_ms: u64) {
 
 fn open_store(
     plan: Plan,
-    dir: &Path,
+    memory: &Memory,
     log: &Sender<Event>,
     opened: u64,
     now_ms: u64,
-) -> Result<ColdTier<RecordingDisk, ManualClock>, Fault> {
-    let disk = RecordingDisk::new(dir, log.clone(), opened);
-    ColdTier::open_with(plan.config(dir), disk, ManualClock::new(now_ms))
+) -> Result<Recorded, Fault> {
+    let disk = RecordingDisk::new(memory.disk(), Path::new(DIR), log.clone(), opened);
+    ColdTier::open_with(plan.config(), disk, ManualClock::new(now_ms))
         .map_err(|error| Fault::failed("open", error))
 }
 
@@ -344,71 +374,112 @@ fn value_len(rng: &mut Rng) -> usize {
     }
 }
 
-/// Puts a recovered store to work: writes, every task that moves or drops records, a clean restart; after each step it
-/// must hold exactly what it should. `now_ms` is the store's time, where known; `wall_ms` the clock it was opened at.
-pub fn work_on(
-    plan: Plan,
-    dir: &Path,
-    cold: ColdTier<larder::OsDisk, ManualClock>,
-    contents: Contents,
-    history: &History,
-    (wall_ms, now_ms): (u64, Option<u64>),
-    rng: &mut Rng,
-) -> Result<(), Fault> {
-    let mut expected = contents;
-    let fresh = b"written after recovery".to_vec();
-    let keys = || history.keys.keys().chain(std::iter::once(&fresh));
-    let failed = |call: &str, error| Fault::failed(call, error).when("after recovery");
-
-    let rewritten = key(hot_key(rng));
-    for (nth, key) in [&fresh, &rewritten].into_iter().enumerate() {
-        let value = value(u64::MAX - nth as u64, value_len(rng), rng.bool());
-        cold.insert(key, &value).map_err(|error| failed("insert", error))?;
-        expected.insert(key.clone(), Present { value, expires_at_ms: None });
-    }
-    let removed = key(hot_key(rng));
-    cold.remove(&removed).map_err(|error| failed("remove", error))?;
-    expected.remove(&removed);
-    let mut now_ms = now_ms;
-    if let (Some(now), true) = (now_ms, rng.u32(..3) == 0) {
-        let later_ms = now + rng.u64(1..=2000);
-        cold.clock().advance(later_ms - now);
-        expected.retain(|_, present| present.expires_at_ms.is_none_or(|at| at > later_ms));
-        now_ms = Some(later_ms);
-    }
-    let check = |cold: &ColdTier<larder::OsDisk, ManualClock>, when: &str, expected: &Contents| {
-        read_all(cold, keys(), now_ms)
-            .and_then(|read| expect_contents(expected, &read))
-            .map_err(|fault| fault.when(when))
-    };
-    // Listing a store costs more than all the rest: it is done after one of the steps, the others are looked up.
-    let listed = rng.usize(..4);
-    let check_step = |step: usize, when: &str, expected: &Contents| {
-        if step == listed {
-            return check(&cold, when, expected);
+impl Plan {
+    /// Evictions go on by themselves, and a look at a store needs it to stand still: the worker does one thing after
+    /// the other.
+    pub fn let_evictions_end<D: Disk>(&self, cold: &ColdTier<D, ManualClock>) -> Result<(), Fault> {
+        if !self.evicts {
+            return Ok(());
         }
-        look_up(&cold, keys(), expected, now_ms).map_err(|fault| fault.when(when))
-    };
-    look_up(&cold, keys(), &expected, now_ms).map_err(|fault| fault.when("after new writes"))?;
-    cold.flush().map_err(|error| failed("flush", error))?;
-    check_step(3, "after a flush", &expected)?;
-
-    let mut tasks =
-        [CompactionTask::CompactData, CompactionTask::CleanupExpired, CompactionTask::RebuildIndex];
-    rng.shuffle(&mut tasks);
-    for (step, task) in tasks.into_iter().enumerate() {
-        cold.run(task).map_err(|error| failed(&format!("{task:?}"), error))?;
-        check_step(step, &format!("after {task:?} of {tasks:?}"), &expected)?;
-        let (len, live) = (cold.len(), expected.len() as u64);
-        if task == CompactionTask::CleanupExpired && len != live {
-            let text = format!("after a cleanup: len {len} with {live} entries");
-            return Err(Fault { kind: FaultKind::Wrong, text });
-        }
+        cold.run(CompactionTask::CleanupExpired).map(drop).map_err(|error| Fault::failed("cleanup", error))
     }
-    cold.close().map_err(|error| failed("close", error))?;
-    let reopened_ms = wall_ms.max(now_ms.unwrap_or(0));
-    let cold = ColdTier::open_with(plan.config(dir), larder::OsDisk, ManualClock::new(reopened_ms))
-        .map_err(|error| failed("reopen", error))?;
-    check(&cold, "after a second restart", &expected)?;
-    cold.close().map_err(|error| failed("second close", error))
+}
+
+/// A recovered store that is put to work: writes, every task that moves or drops records, a clean restart; after each
+/// step it must hold exactly what it should.
+pub struct Work<'a> {
+    pub plan: Plan,
+    pub memory: &'a Memory,
+    pub history: &'a History,
+    /// The clock it was opened at.
+    pub wall_ms: u64,
+    /// The store's time, where known.
+    pub now_ms: Option<u64>,
+}
+
+type Reopened = ColdTier<MemoryDisk, ManualClock>;
+
+impl Work<'_> {
+    pub fn go_on(mut self, cold: Reopened, contents: Contents, rng: &mut Rng) -> Result<(), Fault> {
+        let mut expected = contents;
+        let fresh = b"written after recovery".to_vec();
+        let keys: Vec<Vec<u8>> = self.history.keys.keys().cloned().chain([fresh.clone()]).collect();
+        self.write(&cold, fresh, &mut expected, rng)?;
+        if !self.plan.evicts {
+            look_up(&cold, keys.iter(), &expected, self.now_ms)
+                .map_err(|fault| fault.when("after new writes"))?;
+        }
+        cold.flush().map_err(|error| failed("flush", error))?;
+        // Listing a store costs more than all the rest: it is done after one of the steps, the others are looked up.
+        let listed = rng.usize(..4);
+        self.check(&cold, &keys, &mut expected, listed == 3).map_err(|fault| fault.when("after a flush"))?;
+        let mut tasks =
+            [CompactionTask::CompactData, CompactionTask::CleanupExpired, CompactionTask::RebuildIndex];
+        rng.shuffle(&mut tasks);
+        for (step, task) in tasks.into_iter().enumerate() {
+            cold.run(task).map_err(|error| failed(&format!("{task:?}"), error))?;
+            self.check(&cold, &keys, &mut expected, listed == step)
+                .map_err(|fault| fault.when(&format!("after {task:?} of {tasks:?}")))?;
+            let (len, live) = (cold.len(), expected.len() as u64);
+            if task == CompactionTask::CleanupExpired && len != live {
+                let text = format!("after a cleanup: len {len} with {live} entries");
+                return Err(Fault { kind: FaultKind::Wrong, text });
+            }
+        }
+        cold.close().map_err(|error| failed("close", error))?;
+        let clock = ManualClock::new(self.wall_ms.max(self.now_ms.unwrap_or(0)));
+        let cold = ColdTier::open_with(self.plan.config(), self.memory.disk(), clock)
+            .map_err(|error| failed("reopen", error))?;
+        self.check(&cold, &keys, &mut expected, true)
+            .map_err(|fault| fault.when("after a second restart"))?;
+        cold.close().map_err(|error| failed("second close", error))
+    }
+
+    fn write(
+        &mut self,
+        cold: &Reopened,
+        fresh: Vec<u8>,
+        expected: &mut Contents,
+        rng: &mut Rng,
+    ) -> Result<(), Fault> {
+        let rewritten = key(self.plan.hot_key(rng));
+        for (nth, key) in [fresh, rewritten].into_iter().enumerate() {
+            let value = value(u64::MAX - nth as u64, self.plan.value_len(rng), rng.bool());
+            cold.insert(&key, &value).map_err(|error| failed("insert", error))?;
+            expected.insert(key, Present { value, expires_at_ms: None });
+        }
+        let removed = key(self.plan.hot_key(rng));
+        cold.remove(&removed).map_err(|error| failed("remove", error))?;
+        expected.remove(&removed);
+        if let (Some(now), true) = (self.now_ms, rng.u32(..3) == 0) {
+            let later_ms = now + rng.u64(1..=2000);
+            cold.clock().advance(later_ms - now);
+            expected.retain(|_, present| present.expires_at_ms.is_none_or(|at| at > later_ms));
+            self.now_ms = Some(later_ms);
+        }
+        Ok(())
+    }
+
+    /// The store holds what is expected, of which it may have evicted some if it does that.
+    fn check(
+        &self,
+        cold: &Reopened,
+        keys: &[Vec<u8>],
+        expected: &mut Contents,
+        listed: bool,
+    ) -> Result<(), Fault> {
+        if !listed && !self.plan.evicts {
+            return look_up(cold, keys.iter(), expected, self.now_ms);
+        }
+        self.plan.let_evictions_end(cold)?;
+        let read = read_all(cold, keys.iter(), self.now_ms)?;
+        if self.plan.evicts {
+            expected.retain(|key, _| read.contains_key(key));
+        }
+        expect_contents(expected, &read)
+    }
+}
+
+fn failed(call: &str, error: larder::Error) -> Fault {
+    Fault::failed(call, error).when("after recovery")
 }

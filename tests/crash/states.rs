@@ -1,17 +1,20 @@
 //! Crash states: laid out as files, recovered, judged, put to work again.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fastrand::Rng;
-use larder::{ColdTier, Disk, DiskFile, ManualClock, OsDisk};
+use larder::{ColdTier, ManualClock};
 
 use crate::contents::read_all;
 use crate::crash_fs::{CrashFs, Image};
 use crate::fault::{Fault, unwinding};
 use crate::history::{History, Window};
+use crate::memory::Memory;
 use crate::recording::{Event, MarkKind};
-use crate::script::{Plan, START_MS, Trace, record_recovery, work_on};
+use crate::saved::replay_command;
+use crate::script::{Plan, START_MS, Trace, Work, record_recovery};
+use crate::suite::{Count, Tell};
 
 /// The two ways a run can end before its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,36 +96,24 @@ impl<'a> Case<'a> {
         (self.window.now_min_ms == self.window.now_max_ms && self.wall_ms >= START_MS).then_some(self.wall_ms)
     }
 
-    /// Lays the state out in `dir`, recovers and judges.
-    pub fn check(&self, dir: &Path) -> Result<(), Fault> {
-        lay_out(&self.image, dir);
+    /// Recovers and judges.
+    pub fn check(&self) -> Result<(), Fault> {
+        let memory = Memory::holding(self.image.as_ref());
         unwinding(|| {
             let clock = ManualClock::new(self.wall_ms);
-            let cold = ColdTier::open_with(self.plan.config(dir), OsDisk, clock)
+            let cold = ColdTier::open_with(self.plan.config(), memory.disk(), clock)
                 .map_err(|error| Fault::failed("recovery", error))?;
-            let contents = read_all(&cold, self.history.keys.keys(), self.now_ms())
-                .map_err(|fault| fault.when("after recovery"))?;
-            self.history.judge(self.window, &contents).map_err(|fault| {
+            self.plan.let_evictions_end(&cold)?;
+            let (history, now_ms) = (self.history, self.now_ms());
+            let contents =
+                read_all(&cold, history.keys.keys(), now_ms).map_err(|fault| fault.when("after recovery"))?;
+            history.judge(self.window, &contents).map_err(|fault| {
                 let recovery = cold.stats().recovery;
                 fault.when(&format!("after a recovery that says {recovery:?}"))
             })?;
-            let times = (self.wall_ms, self.now_ms());
-            let rng = &mut Rng::with_seed(self.work_seed);
-            work_on(self.plan, dir, cold, contents, self.history, times, rng)
+            let work = Work { plan: self.plan, memory: &memory, history, wall_ms: self.wall_ms, now_ms };
+            work.go_on(cold, contents, &mut Rng::with_seed(self.work_seed))
         })
-    }
-}
-
-/// Makes `dir` hold exactly these files.
-pub fn lay_out(image: &Image, dir: &Path) {
-    if dir.exists() {
-        std::fs::remove_dir_all(dir).expect("clear the directory of the state before");
-    }
-    let Some(files) = image else { return };
-    OsDisk.create_dir(dir).expect("create the state's directory");
-    for (name, bytes) in files {
-        let file = OsDisk.create(&dir.join(name)).expect("create a file of the state");
-        file.write_full_at(bytes, 0).expect("write a file of the state");
     }
 }
 
@@ -137,52 +128,36 @@ pub struct Share {
 /// Second crashes tried for each first one.
 const CUTS_OF_A_PAIR: u64 = 4;
 
-/// Tells the test what goes on.
-pub enum Report {
-    /// A case is about to be recovered here; if nothing follows, it hangs.
-    Began { origin: String, dir: PathBuf },
-    /// A case was checked.
-    Checked(Kind),
-    /// A case, or the script itself, broke the promise.
-    Broken { origin: String, fault: Fault, saved: Option<PathBuf> },
-}
-
-/// What a case counts as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    PowerCut,
-    Kill,
-    Pair,
-}
-
 /// Tries `share` states of one recorded run.
 pub fn enumerate(
     plan: Plan,
     trace: &Trace,
     share: Share,
-    dir: &Path,
     save: impl Fn(&Case<'_>, &[Event], &Fault) -> Option<PathBuf>,
-    report: impl Fn(Report),
+    tell: &Tell,
 ) {
     let mut rng = Rng::with_seed(plan.seed ^ 0x5eed);
     let prefixes = Prefixes::of(&trace.events);
     let mut points = Vec::new();
     for (kind, count) in [
-        (Kind::PowerCut, share.power_cuts),
-        (Kind::Kill, share.kills),
-        (Kind::Pair, share.pairs / CUTS_OF_A_PAIR),
+        (Count::PowerCutStates, share.power_cuts),
+        (Count::KilledStates, share.kills),
+        (Count::CrashPairs, share.pairs / CUTS_OF_A_PAIR),
     ] {
         points.extend((0..count).map(|_| (prefixes.choose(&mut rng), kind)));
     }
     points.sort_by_key(|(prefix, _)| *prefix);
 
-    let check = |case: &Case<'_>, kind: Kind, events: &[Event]| {
-        report(Report::Began { origin: case.origin.clone(), dir: dir.to_path_buf() });
-        if let Err(fault) = case.check(dir) {
-            let saved = save(case, events, &fault);
-            report(Report::Broken { origin: case.origin.clone(), fault, saved });
+    let broken = |case: &Case<'_>, events: &[Event], fault: Fault| {
+        let saved = save(case, events, &fault);
+        tell.broken(&case.origin, fault, saved.map(|saved| replay_command(&saved)));
+    };
+    let check = |case: &Case<'_>, count: Count, events: &[Event]| {
+        tell.began(&case.origin);
+        if let Err(fault) = case.check() {
+            broken(case, events, fault);
         }
-        report(Report::Checked(kind));
+        tell.checked(count, 1);
     };
     let mut fs = CrashFs::default();
     let mut followed = 0;
@@ -193,10 +168,10 @@ pub fn enumerate(
         followed = prefix;
         let events = &trace.events[..prefix];
         let crash = match kind {
-            Kind::PowerCut => Crash::PowerCut,
-            Kind::Kill => Crash::Kill,
-            Kind::Pair if rng.bool() => Crash::PowerCut,
-            Kind::Pair => Crash::Kill,
+            Count::PowerCutStates => Crash::PowerCut,
+            Count::KilledStates => Crash::Kill,
+            _ if rng.bool() => Crash::PowerCut,
+            _ => Crash::Kill,
         };
         let origin = format!("seed {}, {crash:?} after event {prefix} of {}", plan.seed, trace.events.len());
         let standing = Standing::default().follow(events, crash);
@@ -205,24 +180,23 @@ pub fn enumerate(
             Crash::PowerCut => fs.power_cut(&mut rng),
             Crash::Kill => killed.kill(),
         };
-        if kind != Kind::Pair {
+        if kind != Count::CrashPairs {
             check(&Case::new(plan, origin, image, &trace.history, standing, &mut rng), kind, events);
             continue;
         }
 
         // The recovery is recorded, and cut in its turn.
-        report(Report::Began { origin: format!("{origin}, first of a pair"), dir: dir.to_path_buf() });
-        lay_out(&image, dir);
+        tell.began(&format!("{origin}, first of a pair"));
+        let memory = Memory::holding(image.as_ref());
         let window = standing.window();
         let work_seed = rng.u64(..);
         let mut again = Rng::with_seed(work_seed);
-        let second = match unwinding(|| record_recovery(plan, dir, window, &trace.history, &mut again)) {
+        let second = match unwinding(|| record_recovery(plan, &memory, window, &trace.history, &mut again)) {
             Ok(second) => second,
             Err(fault) => {
                 let (history, wall_ms) = (&trace.history, window.now_max_ms);
                 let case = Case { plan, origin, image, history, window, wall_ms, work_seed };
-                let saved = save(&case, events, &fault);
-                report(Report::Broken { origin: case.origin, fault, saved });
+                broken(&case, events, fault);
                 continue;
             }
         };
@@ -252,7 +226,11 @@ pub fn enumerate(
             let origin =
                 format!("{origin}, then {crash_again:?} after event {cut} of {}", second.events.len());
             let events: Vec<Event> = events.iter().chain(&second.events[..cut]).cloned().collect();
-            check(&Case::new(plan, origin, image, &second.history, standing, &mut rng), Kind::Pair, &events);
+            check(
+                &Case::new(plan, origin, image, &second.history, standing, &mut rng),
+                Count::CrashPairs,
+                &events,
+            );
         }
     }
 }

@@ -14,6 +14,7 @@ mod groups; // what dies together lies together
 mod life; // what one caller sees: insert, get, remove, expiry, the tasks, reopening
 mod looking; // from outside, closed or in use: nothing changed, nothing mistaken for damage
 mod regressions; // bugs that were found, each with the sequence that showed it
+mod repair; // damage found and mended: verify, repair, and what a start adopts
 mod tidy; // rules of the house that no compiler checks
 mod torn_tail; // a killed store, its segment cut at every length
 mod tuning; // what is measured, decided, applied, kept and cleaned up

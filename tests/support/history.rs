@@ -1,7 +1,8 @@
 //! What a store may answer after a crash: per key, a state the key had after some prefix of the operations on it, no
 //! older than the last acknowledged one, no newer than the last one begun; an expired state reads as absent.
 //!
-//! Capacity is larger than the data, so every miss that no allowed state explains is a loss.
+//! Where capacity is larger than the data, every miss that no allowed state explains is a loss; where the store evicts,
+//! no miss is.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,6 +43,8 @@ pub struct Window {
 #[derive(Clone, Debug, Default)]
 pub struct History {
     pub keys: BTreeMap<Vec<u8>, Vec<Version>>,
+    /// The store may let any entry go.
+    pub evicts: bool,
 }
 
 impl History {
@@ -78,7 +81,8 @@ impl History {
         }
         let mut faults = self.keys.iter().filter_map(|(key, versions)| {
             let allowed = Self::allowed(versions, window);
-            verdict(versions, allowed, window, contents.get(key)).map(|kind| (kind, key, versions, allowed))
+            let kind = verdict(versions, allowed, window, contents.get(key))?;
+            (!self.evicts || kind != FaultKind::Lost).then_some((kind, key, versions, allowed))
         });
         let Some((kind, key, versions, allowed)) = faults.next() else { return Ok(()) };
         let read = contents.get(key).map_or("nothing".to_string(), Present::to_string);

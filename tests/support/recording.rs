@@ -1,4 +1,4 @@
-//! A [`Disk`] that forwards to the real one and tells a channel what was done, in order.
+//! A [`Disk`] that forwards to another one and tells a channel what was done, in order.
 //!
 //! Owner of the log: the test that holds the receiver. Writes and names are told when they have been done, syncs when
 //! they begin: so a write told before a sync was complete when that sync began, and is covered by it. The test sends
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::Sender;
-use larder::{Disk, DiskFile, OsDisk};
+use larder::{Disk, DiskFile};
 
 /// One thing that happened: to the disk, or in the script that drove the store.
 #[derive(Clone, Debug)]
@@ -57,17 +57,18 @@ pub enum MarkKind {
     DurableWithClock,
 }
 
-/// The real disk, with a log.
-pub struct RecordingDisk {
+/// A disk, with a log.
+pub struct RecordingDisk<D> {
+    disk: D,
     dir: PathBuf,
     log: Sender<Event>,
     next_handle: AtomicU64,
 }
 
-impl RecordingDisk {
+impl<D: Disk> RecordingDisk<D> {
     /// A disk for the store in `dir`. `run` tells apart the handles of several runs in one log.
-    pub fn new(dir: &Path, log: Sender<Event>, run: u64) -> Self {
-        Self { dir: dir.to_path_buf(), log, next_handle: AtomicU64::new(run << 32) }
+    pub fn new(disk: D, dir: &Path, log: Sender<Event>, run: u64) -> Self {
+        Self { disk, dir: dir.to_path_buf(), log, next_handle: AtomicU64::new(run << 32) }
     }
 
     fn tell(&self, event: Event) {
@@ -93,13 +94,13 @@ fn tell(log: &Sender<Event>, event: Event) {
     let _ = log.send(event);
 }
 
-impl Disk for RecordingDisk {
-    type File = RecordingFile;
-    type Lock = <OsDisk as Disk>::Lock;
+impl<D: Disk> Disk for RecordingDisk<D> {
+    type File = RecordingFile<D::File>;
+    type Lock = D::Lock;
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        let is_new = !dir.exists();
-        OsDisk.create_dir(dir)?;
+        let is_new = self.disk.list(dir).is_err();
+        self.disk.create_dir(dir)?;
         // The real disk makes it, and then its name durable; a directory that was there is left as it is.
         if is_new {
             self.tell(Event::CreateDir);
@@ -108,35 +109,35 @@ impl Disk for RecordingDisk {
         Ok(())
     }
 
-    fn create(&self, path: &Path) -> io::Result<RecordingFile> {
+    fn create(&self, path: &Path) -> io::Result<RecordingFile<D::File>> {
         let (name, handle) = (self.name(path), self.handle());
-        let file = OsDisk.create(path)?;
+        let file = self.disk.create(path)?;
         self.tell(Event::Create { handle, name });
         Ok(RecordingFile { file, handle, log: self.log.clone() })
     }
 
-    fn open(&self, path: &Path) -> io::Result<RecordingFile> {
+    fn open(&self, path: &Path) -> io::Result<RecordingFile<D::File>> {
         let (name, handle) = (self.name(path), self.handle());
-        let file = OsDisk.open(path)?;
+        let file = self.disk.open(path)?;
         self.tell(Event::Open { handle, name });
         Ok(RecordingFile { file, handle, log: self.log.clone() })
     }
 
-    fn open_read(&self, path: &Path) -> io::Result<RecordingFile> {
+    fn open_read(&self, path: &Path) -> io::Result<RecordingFile<D::File>> {
         let (name, handle) = (self.name(path), self.handle());
-        let file = OsDisk.open_read(path)?;
+        let file = self.disk.open_read(path)?;
         self.tell(Event::Open { handle, name });
         Ok(RecordingFile { file, handle, log: self.log.clone() })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsDisk.rename(from, to)?;
+        self.disk.rename(from, to)?;
         self.tell(Event::Rename { from: self.name(from), to: self.name(to) });
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        OsDisk.remove(path)?;
+        self.disk.remove(path)?;
         self.tell(Event::Remove { name: self.name(path) });
         Ok(())
     }
@@ -147,27 +148,27 @@ impl Disk for RecordingDisk {
         } else if Some(dir) == self.dir.parent() {
             self.tell(Event::SyncParent);
         }
-        OsDisk.sync_dir(dir)
+        self.disk.sync_dir(dir)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        OsDisk.list(dir)
+        self.disk.list(dir)
     }
 
     /// The lock file is not told: it holds nothing, and a crash state may well lack it.
     fn lock(&self, path: &Path) -> io::Result<Option<Self::Lock>> {
-        OsDisk.lock(path)
+        self.disk.lock(path)
     }
 }
 
 /// A file of a [`RecordingDisk`].
-pub struct RecordingFile {
-    file: <OsDisk as Disk>::File,
+pub struct RecordingFile<F> {
+    file: F,
     handle: u64,
     log: Sender<Event>,
 }
 
-impl DiskFile for RecordingFile {
+impl<F: DiskFile> DiskFile for RecordingFile<F> {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.file.read_at(buf, offset)
     }

@@ -21,7 +21,9 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 use commands::tasks::{Task, TaskArgs};
-use commands::{bench, del, demo, explain, get, inspect, load, put, report, stats, tasks, verify, watch};
+use commands::{
+    bench, del, demo, explain, get, inspect, load, put, repair, report, stats, tasks, verify, watch,
+};
 use failure::{Exit, Failure};
 use output::Output;
 
@@ -77,6 +79,16 @@ Examples:
   larder verify cache && echo sound
   larder verify cache --json | jq .damaged")]
     Verify(verify::VerifyArgs),
+    /// Save what can be saved of a damaged store into a fresh one; the damaged files stay as they are.
+    #[command(after_help = "\
+Examples:
+  larder repair cache --to saved
+  larder repair cache --in-place --yes     the damaged files are kept beside it, as cache.damaged-1
+
+Opening a store already serves all that is sure. A repair also reads what opening gives up: segments that no readable
+manifest names, and entries that a lost record may have deleted or overwritten. Such entries are doubtful: they are
+saved and counted, and may be stale. With --only-sure they are left out.")]
+    Repair(repair::RepairArgs),
     /// Rewrite segments that hold dead or expired bytes, give their space back, and save the index anew.
     #[command(after_help = "\
 Examples:
@@ -122,6 +134,7 @@ fn run(command: &Command, output: &Output) -> Result<Exit, Failure> {
         Command::Bench(args) => bench::run(args, output),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Verify(args) => verify::run(args, output),
+        Command::Repair(args) => repair::run(args, output),
         Command::Compact(args) => tasks::run(Task::Compact, args, output),
         Command::Expire(args) => tasks::run(Task::Expire, args, output),
         Command::Tune(args) => tasks::run(Task::Tune, args, output),

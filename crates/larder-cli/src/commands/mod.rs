@@ -8,6 +8,7 @@ pub mod get;
 pub mod inspect;
 pub mod load;
 pub mod put;
+pub mod repair;
 pub mod report;
 pub mod stats;
 pub mod tasks;

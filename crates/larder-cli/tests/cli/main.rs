@@ -5,6 +5,7 @@
 mod bench;
 mod directories;
 mod entries;
+mod repair;
 mod report;
 mod store;
 mod watch;

@@ -1,17 +1,22 @@
 //! Looking at a store without changing a byte of it: one that nobody has open, under its lock; or, without it, one that
 //! its owner goes on with meanwhile.
 
+use std::collections::HashMap;
 use std::path::Path;
 
+use super::core::adoption::adopt_unknown;
 use super::core::manifest::{LoadedManifest, load};
 use super::core::names;
 use super::core::recovery::{Recovered, recover};
 use super::core::segment::{read_footer, scan_records};
+use super::core::snapshot::load_snapshot;
 use super::core::tuning_file::read_report;
+use super::metadata_index::MetadataIndex;
 use super::open::{directory_bytes, take_lock};
 use super::parameters::parameters_of;
 use super::report::{CompressionChoice, TuningReport};
 use super::serialization::edit::SegmentEntry;
+use super::serialization::segment::{SEGMENT_HEADER_BYTES, SegmentIdentity};
 use super::view::{SegmentInfo, add_accounts, compression_choice, segment_infos};
 use crate::cache::stats::ColdStats;
 use crate::error::{Error, Result};
@@ -185,8 +190,39 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(f32)) -> Result<VerifyReport>
         verify_segment(&disk, dir, entry, &loaded, &found, &mut report)?;
         progress((at + 1) as f32 / total as f32);
     }
+    verify_what_can_be_rebuilt(&disk, dir, &loaded, &mut report)?;
     progress(1.0);
     Ok(report)
+}
+
+/// Snapshots that recovery had no need of, and the explanation of the last tuning: nothing is lost with them.
+fn verify_what_can_be_rebuilt(
+    disk: &OsDisk,
+    dir: &Path,
+    loaded: &LoadedManifest,
+    report: &mut VerifyReport,
+) -> Result<()> {
+    let mut damage = |path: &Path, problem: String| {
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        report.damaged.push(Damage { file, offset: 0, problem });
+    };
+    for snapshot in &loaded.state.snapshots {
+        let (segments, index) = (HashMap::new(), MetadataIndex::default());
+        let whole = load_snapshot(disk, dir, loaded.state.store_id, snapshot, &segments, &index);
+        if let Err(problem) = whole {
+            damage(&names::snapshot(dir, snapshot.id), problem);
+        }
+    }
+    let current = dir.join(names::CURRENT);
+    if let Err(error) = disk.open_read(&current) {
+        damage(&current, error.to_string());
+    }
+    let tuning = dir.join(names::TUNING);
+    let is_there = disk.open_read(&tuning).is_ok();
+    if is_there && read_report(disk, dir)?.is_none() {
+        damage(&tuning, "the last tuning cannot be explained".into());
+    }
+    Ok(())
 }
 
 fn verify_segment(
@@ -211,6 +247,13 @@ fn verify_segment(
     let mut damage = |offset: u64, problem: String| {
         report.damaged.push(Damage { file: name.clone(), offset, problem });
     };
+    let mut header = [0; SEGMENT_HEADER_BYTES];
+    let got = file.read_full_at(&mut header, 0).map_err(|error| Error::io("read", &path, error))?;
+    match SegmentIdentity::decode(&header[..got]) {
+        Ok(identity) if identity == entry.identity => {}
+        Ok(_) => damage(0, "header: of another segment".into()),
+        Err(problem) => damage(0, format!("header: {problem}; the manifest knows what it said")),
+    }
     let Some(summary) = entry.sealed else {
         // It was being written: a torn end is what a crash leaves, not damage.
         return Ok(());
@@ -233,7 +276,8 @@ fn verify_segment(
 }
 
 fn look<D: Disk>(disk: &D, dir: &Path) -> Result<(LoadedManifest, Recovered<D>)> {
-    let loaded = load(disk, dir)?.ok_or_else(|| no_store(dir))?;
+    let mut loaded = load(disk, dir)?.ok_or_else(|| no_store(dir))?;
+    adopt_unknown(disk, dir, &mut loaded)?;
     let found = recover(disk, dir, &loaded.state, loaded.broken || loaded.state.damaged)?;
     Ok((loaded, found))
 }
@@ -247,6 +291,14 @@ fn require_store(disk: &OsDisk, dir: &Path) -> Result<()> {
     match disk.list(dir) {
         Ok(files) if files.iter().any(|name| name == names::LOCK) => Ok(()),
         _ => Err(no_store(dir)),
+    }
+}
+
+/// The lock of a store, damaged as it may be: one without a lock file has never been opened here.
+pub(super) fn take_lock_of(disk: &OsDisk, dir: &Path) -> Result<Option<std::fs::File>> {
+    match require_store(disk, dir) {
+        Ok(()) => take_lock(disk, dir).map(Some),
+        Err(_) => Ok(None),
     }
 }
 

@@ -40,6 +40,7 @@ pub mod metadata_index;
 mod open;
 mod parameters;
 mod queue;
+mod repair;
 pub mod report;
 pub mod serialization;
 mod shared;
@@ -53,6 +54,7 @@ pub use inspect::{
     Damage, Inspection, VerifyReport, explain, inspect, inspect_shared, inspect_shared_on, verify,
 };
 pub use iter::Iter;
+pub use repair::{RepairReport, repair};
 pub use serialization::segment::LogKind;
 pub use state::CompactionState;
 pub use view::{SegmentGroup, SegmentInfo, SegmentState};

@@ -7,6 +7,7 @@ use crossbeam_channel::{Sender, unbounded};
 use super::admission::Admittance;
 use super::brake::Brake;
 use super::compression::CompressionParameters;
+use super::core::adoption::adopt_unknown;
 use super::core::manifest::{LoadedManifest, load};
 use super::core::names;
 use super::core::recovery::{Recovered, recover};
@@ -148,7 +149,8 @@ pub(super) fn take_lock<D: Disk>(disk: &D, dir: &std::path::Path) -> Result<D::L
 
 type Parts<D> = (ColdTierStorage<D>, LoadedManifest, Recovered<D>);
 
-fn reopen<D: Disk>(disk: &D, config: &ColdTierConfig, loaded: LoadedManifest) -> Result<Parts<D>> {
+fn reopen<D: Disk>(disk: &D, config: &ColdTierConfig, mut loaded: LoadedManifest) -> Result<Parts<D>> {
+    adopt_unknown(disk, &config.dir, &mut loaded)?;
     let mut recovered = recover(disk, &config.dir, &loaded.state, loaded.broken || loaded.state.damaged)?;
     let storage = ColdTierStorage::open(disk, config.dir.clone(), &loaded, &mut recovered)?;
     Ok((storage, loaded, recovered))
@@ -172,6 +174,7 @@ fn create<D: Disk, C: Clock>(disk: &D, config: &ColdTierConfig, clock: &C) -> Re
         state_end: 0,
         clean: true,
         broken: false,
+        adopted: Vec::new(),
         warnings: Vec::new(),
     };
     Ok((storage, loaded, recovered))

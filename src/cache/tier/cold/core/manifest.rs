@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::names::{self, FileKind};
 use super::recovery::is_damage;
 use crate::cache::tier::cold::serialization::edit::{
-    Edit, ManifestState, check_manifest_header, decode_edits, encode_edit, manifest_header,
+    Edit, ManifestState, SegmentEntry, check_manifest_header, decode_edits, encode_edit, manifest_header,
 };
 use crate::cache::tier::cold::serialization::{FormatError, open_block, seal_block};
 use crate::error::{Error, ErrorKind, Result};
@@ -37,6 +37,8 @@ pub struct LoadedManifest {
     pub clean: bool,
     /// Edits are missing in the middle: nothing may be deleted on this manifest's word.
     pub broken: bool,
+    /// Segments in `state` whose edit is not in the file (R7).
+    pub adopted: Vec<SegmentEntry>,
     /// What was met on the way.
     pub warnings: Vec<String>,
 }
@@ -160,6 +162,9 @@ fn load_number<D: Disk>(disk: &D, dir: &Path, number: u64) -> Result<LoadedManif
         state.apply(number, &edit);
     }
     let mut warnings = Vec::new();
+    if let Err(error) = check_manifest_header(&bytes) {
+        warnings.push(format!("{}: header: {error}", path.display()));
+    }
     if log.repaired > 0 {
         warnings.push(format!("{}: {} damaged edits read from their copies", path.display(), log.repaired));
     }
@@ -174,6 +179,7 @@ fn load_number<D: Disk>(disk: &D, dir: &Path, number: u64) -> Result<LoadedManif
         state_end: log.state_end as u64,
         clean: log.repaired == 0 && log.end == bytes.len() && check_manifest_header(&bytes).is_ok(),
         broken: log.broken,
+        adopted: Vec::new(),
         warnings,
     })
 }
@@ -221,11 +227,11 @@ impl<D: Disk> Manifest<D> {
         Ok(Self { dir: dir.into(), path, number, file, end, start_bytes: end, dirty: false, synced, state })
     }
 
-    /// Goes on with a manifest that was read whole.
+    /// Goes on with a manifest that was read whole, and enters what was adopted.
     pub fn reopen(disk: &D, dir: &Path, loaded: &LoadedManifest) -> Result<Self> {
         let path = names::manifest(dir, loaded.number);
         let file = disk.open(&path).map_err(|error| Error::io("open", &path, error))?;
-        Ok(Self {
+        let mut manifest = Self {
             dir: dir.into(),
             path,
             number: loaded.number,
@@ -235,7 +241,13 @@ impl<D: Disk> Manifest<D> {
             dirty: false,
             synced: 0,
             state: loaded.state.clone(),
-        })
+        };
+        // The state has had these edits; in the file they get the numbers they have there.
+        manifest.state.edit -= loaded.adopted.len() as u64;
+        for entry in &loaded.adopted {
+            manifest.append(&Edit::AddSegment(entry.clone()))?;
+        }
+        Ok(manifest)
     }
 
     /// The state after the last edit.

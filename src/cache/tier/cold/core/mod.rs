@@ -4,6 +4,7 @@
 //! writes nothing. `slab` holds the open files that readers share.
 
 mod active;
+pub(super) mod adoption;
 pub mod manifest;
 pub mod names;
 pub mod recovery;

@@ -49,6 +49,11 @@ pub fn decode_dictionary(file: &[u8], id: u64, bytes_len: usize) -> Result<(Vec<
     first.or(second).map(|bytes| (bytes, damaged))
 }
 
+/// Size of the content in a file of that length.
+pub fn dictionary_bytes_of(file_len: usize) -> usize {
+    (file_len / 2).saturating_sub(COPY_OVERHEAD)
+}
+
 fn decode_copy(block: &[u8], id: u64) -> Result<Vec<u8>> {
     let body: Body = decode(open_block(MAGIC, block)?)?;
     if body.id != id || dictionary_id(&body.bytes) != id {

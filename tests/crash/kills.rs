@@ -1,5 +1,8 @@
 //! Children killed with SIGKILL at random moments, in every task and in plain writing, on the real file system.
 //!
+//! Starting a child copies every open file of this process, locks among them; only this suite opens stores on the real
+//! file system, and waits for locks (see `open`).
+//!
 //! The child does what it does by number: which operations, which values, at which time, so that the parent knows
 //! them without being told. It tells only how far it is: a line before a round of operations, one when their flush was
 //! acknowledged, one around the task. The parent kills it, recovers, judges, and lets the next child go on there.
@@ -14,8 +17,9 @@ use fastrand::Rng;
 use larder::{ColdTier, ColdTierConfig, CompactionTask, Durability, Maintenance, ManualClock, OsDisk};
 
 use crate::contents::{Present, expect_contents, look_up, read_all};
-use crate::fault::{Fault, FaultKind};
+use crate::fault::{Fault, FaultKind, unwinding};
 use crate::history::{History, Window};
+use crate::suite::{Count, Suite, Tell};
 use crate::values::{key, value};
 
 const START_MS: u64 = 1_760_000_000_000;
@@ -23,12 +27,17 @@ const START_MS: u64 = 1_760_000_000_000;
 /// Where the child's work is described to it.
 pub const CHILD: &str = "LARDER_KILL_CHILD";
 
+/// Kills in a row in one directory.
+const ROW: u64 = 5;
+
+pub const SUITE: Suite = Suite { name: "kills", jobs: 200, counts: &[(Count::Kills, ROW)], run };
+
 /// Operations between two flushes.
 const ROUND: u64 = 40;
 const KEYS: u64 = 160;
 
 /// What a child does after each round of writes.
-pub const TASKS: [(&str, Option<CompactionTask>); 5] = [
+const TASKS: [(&str, Option<CompactionTask>); 5] = [
     ("compact", Some(CompactionTask::CompactData)),
     ("cleanup", Some(CompactionTask::CleanupExpired)),
     ("tune", Some(CompactionTask::OptimizeCompression)),
@@ -163,13 +172,26 @@ impl Heard {
     }
 }
 
-/// Kills `kills` children that do this task, one after the other in one directory, and judges what each one leaves.
-/// Returns how many were killed while the task ran.
-pub fn kill_in_a_row(task: &str, seed: u64, kills: u64, dir: &Path) -> Result<u64, Fault> {
+/// A row of kills. They fall where they fall: the same seed does the same work, not the same kills.
+fn run(seed: u64, tell: &Tell) {
+    let (task, _) = TASKS[(seed % TASKS.len() as u64) as usize];
+    let origin = format!("{task}, seed {seed}");
+    tell.began(&origin);
+    // A real file system, as far as the system's temporary directory is on one.
+    let dir = tempfile::tempdir().expect("create a temporary directory");
+    let row = || kill_in_a_row(task, seed, &dir.path().join("store"), tell);
+    if let Err(fault) = unwinding(row) {
+        tell.broken(&origin, fault, None);
+    }
+}
+
+/// Kills children that do this task, one after the other in one directory, and judges what each one leaves.
+fn kill_in_a_row(task: &str, seed: u64, dir: &Path, tell: &Tell) -> Result<(), Fault> {
     let mut rng = Rng::with_seed(seed);
     let mut history = History::default();
-    let (mut op, mut in_task) = (0, 0);
-    for _ in 0..kills {
+    let mut op = 0;
+    for nth in 0..ROW {
+        tell.began(&format!("{task}, seed {seed}, kill {nth}"));
         let (mut child, lines) = start(task, seed, op, dir);
         let mut heard = Heard { begun: op, flushed: op, ..Heard::default() };
         // Without a round to wait for, it is killed while it starts and recovers.
@@ -185,7 +207,6 @@ pub fn kill_in_a_row(task: &str, seed: u64, kills: u64, dir: &Path) -> Result<u6
                 }
             }
         }
-        in_task += u64::from(hit_task);
         let task_us = heard.task.max(Duration::from_micros(300)).as_micros() as u64;
         let span_us = match (rounds, hit_task) {
             (0, _) => 20_000,
@@ -231,13 +252,13 @@ pub fn kill_in_a_row(task: &str, seed: u64, kills: u64, dir: &Path) -> Result<u6
         } else {
             cold.close().map_err(|error| Fault::failed("close", error))?;
         }
+        tell.checked(Count::Kills, 1);
     }
-    Ok(in_task)
+    Ok(())
 }
 
 fn start(task: &str, seed: u64, op: u64, dir: &Path) -> (Child, Receiver<String>) {
     let mut child = Command::new(std::env::current_exe().expect("path of this test binary"))
-        .args(["--exact", "child_of_the_kill_test", "--ignored", "--nocapture", "--test-threads=1"])
         .env(CHILD, format!("{seed} {op} {task} {}", dir.display()))
         .stdout(Stdio::piped())
         .spawn()
