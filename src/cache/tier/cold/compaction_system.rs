@@ -6,14 +6,17 @@
 //! after it leaves victims that recovery deletes; no crash leaves an index entry without its record.
 //!
 //! The parts: `policy` decides, `round` and `relocation` compact, `expiry` cleans up, `saved_index` saves the index,
-//! `sampling` and `tuning` measure, `files` holds what they share.
+//! `sampling`, `tuning` and `recompression` measure, `files` holds what they share, `reserve` keeps
+//! room for them.
 
 mod eviction;
 mod expiry;
 mod files;
 mod pacer;
 pub(super) mod policy;
+mod recompression;
 mod relocation;
+mod reserve;
 mod round;
 mod sampling;
 mod saved_index;
@@ -31,6 +34,7 @@ use self::pacer::{Pacer, allowance, rate_for};
 use self::policy::{
     Circumstances, Garbage, Trigger, choose_all, choose_merger, choose_round, cleanup_due_ms,
 };
+use self::reserve::Reserve;
 use self::round::{Keep, RoundProgress, output_bytes, victim_bytes};
 use self::saved_index::{REBUILD_SEGMENTS, check_batch};
 use super::core::slab::AccountView;
@@ -66,6 +70,7 @@ pub(super) struct CompactionSystem {
     /// Bytes a second that compactions gave back lately while they were not waiting; 0 = unknown.
     reclaim_rate: f64,
     braked_at: Instant,
+    reserve: Reserve,
     /// Store time when it was opened.
     opened_at_ms: u64,
     /// Snapshots may have been lost that records were judged by (`first`, `outlasts`): nothing is dropped before a new
@@ -90,6 +95,7 @@ impl CompactionSystem {
             pacer: Pacer::unlimited(),
             reclaim_rate: 0.0,
             braked_at: Instant::now(),
+            reserve: Reserve::default(),
             opened_at_ms: now_ms,
             must_cover: state.next_sequence > 1 && (state.snapshots.is_empty() || state.damaged),
             finished_edit: state.edit,
@@ -101,6 +107,11 @@ impl CompactionSystem {
         let (reply, answer) = bounded(1);
         self.writer.send(request(reply)).map_err(|_| Error::closed())?;
         answer.recv().map_err(|_| Error::closed())?
+    }
+
+    /// Waits until what was accepted before is in segments and in the index.
+    pub(super) fn wait_for_writer(&self) -> Result<()> {
+        self.ask(|reply| WriteRequest::Barrier { sync: false, reply })
     }
 
     fn commit(&self, edit: Edit) -> Result<u64> {
@@ -132,7 +143,6 @@ impl CompactionSystem {
             dead_ratio_max: shared.config.dead_ratio_max,
             covered: self.covered(),
             capacity_bytes: shared.ledger.capacity_bytes().unwrap_or(u64::MAX),
-            expected_ratio: self.parameters.expected_ratio.into(),
             parameters_since: if is_tuned { self.parameters.since_file_id } else { 0 },
         }
     }
@@ -154,11 +164,15 @@ impl CompactionSystem {
         if trigger == Trigger::Requested || policy::wants_roll(&accounts, &circumstances) {
             self.ask(|reply| WriteRequest::Seal { reply })?;
         }
+        if trigger == Trigger::Requested {
+            self.measure_outdated(shared, usize::MAX)?;
+        }
         let accounts = self.accounts(shared);
         let rounds = match trigger {
             Trigger::Requested => choose_all(&accounts, &circumstances),
             Trigger::Automatic | Trigger::Awaited => vec![choose_round(&accounts, &circumstances)],
         };
+        let rounds = self.reserve.in_rounds(rounds);
         shared.state.advance(0.1);
         let total: u64 = rounds.iter().flatten().map(victim_bytes).sum();
         shared.state.set_total(total);
@@ -189,7 +203,7 @@ impl CompactionSystem {
             outcome?;
             before += bytes;
         }
-        if trigger == Trigger::Requested {
+        if trigger == Trigger::Requested && !self.reserve.is_given_up() {
             self.merge_left_overs(shared, &mut report)?;
         }
         shared.state.advance(1.0);
@@ -239,7 +253,7 @@ impl CompactionSystem {
         let started = Instant::now();
         let now_ms = shared.clock.now_ms();
         // What was accepted before this call is in a segment, where it can be found.
-        self.ask(|reply| WriteRequest::Barrier { sync: false, reply })?;
+        self.wait_for_writer()?;
         let mut report = CleanupReport::default();
         let due = |account: &AccountView| match trigger {
             Trigger::Requested => is_due(account, now_ms),
@@ -315,7 +329,7 @@ impl CompactionSystem {
     ) -> Result<TuningReport> {
         let started = Instant::now();
         // What was accepted before this call is in the index, where it can be sampled.
-        self.ask(|reply| WriteRequest::Barrier { sync: false, reply })?;
+        self.wait_for_writer()?;
         let mut sampled = self.sample_entries(shared)?;
         shared.state.advance(sampling::SAMPLED_AT);
         let mut analysis = self.analyze(shared, &sampled)?;

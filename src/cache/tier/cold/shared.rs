@@ -115,6 +115,8 @@ pub(super) struct Condition {
     pub stalled: AtomicBool,
     /// Why.
     pub stalled_by: Mutex<Option<Error>>,
+    /// The disk is full, and maintenance lives on its reserve: the room is not for callers.
+    pub reserve_in_use: AtomicBool,
     /// A read met an entry past its time since the clock was saved last.
     pub expiry_observed: AtomicBool,
     /// End without writing anything (crash tests).
@@ -136,6 +138,10 @@ impl Condition {
         }
         if self.stalled.load(Ordering::Relaxed) {
             return Err(self.stall_error());
+        }
+        if self.reserve_in_use.load(Ordering::SeqCst) {
+            let text = "nothing was changed, because the disk is full; maintenance is giving space back";
+            return Err(Error::new(ErrorKind::Full, text));
         }
         Ok(())
     }

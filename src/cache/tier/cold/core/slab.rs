@@ -43,7 +43,11 @@ pub struct Account {
     next_expiry_ms: AtomicU64,
     /// Reads counted of its entries.
     hits: AtomicU64,
+    /// [`AccountView::saving_percent`]; [`UNMEASURED`] = nobody has looked.
+    saving_percent: AtomicU8,
 }
+
+const UNMEASURED: u8 = u8::MAX;
 
 /// An [`Account`] as it stood when it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +74,8 @@ pub struct AccountView {
     pub next_expiry_ms: u64,
     /// Reads counted of its entries: up to seven of each, while a capacity is set.
     pub hits: u64,
+    /// Share of its live bytes that storing them anew saves, measured; `None` if nobody has looked.
+    pub saving_percent: Option<u8>,
 }
 
 impl AccountView {
@@ -275,6 +281,20 @@ impl<F> Slab<F> {
         Some((account.group.load(Ordering::Relaxed), summary))
     }
 
+    /// Takes note of what storing a segment anew saves.
+    pub fn note_saving(&self, slot: u32, percent: u8) {
+        if let Some(place) = self.slot(slot) {
+            place.account.saving_percent.store(percent.min(100), Ordering::Relaxed);
+        }
+    }
+
+    /// Other parameters are in force: what was measured against the former ones says nothing any more.
+    pub fn forget_savings(&self) {
+        for place in (0..self.free().next).filter_map(|slot| self.slot(slot)) {
+            place.account.saving_percent.store(UNMEASURED, Ordering::Relaxed);
+        }
+    }
+
     /// Sets what the size classes of a segment's values add up to.
     pub fn set_class_bytes(&self, slot: u32, class_bytes: u64) {
         if let Some(place) = self.slot(slot) {
@@ -309,6 +329,7 @@ impl Account {
         *self.summary.write().unwrap_or_else(PoisonError::into_inner) = summary;
         self.sealed.store(sealed_at.is_some(), Ordering::SeqCst);
         self.next_expiry_ms.store(next_expiry_ms, Ordering::SeqCst);
+        self.saving_percent.store(UNMEASURED, Ordering::SeqCst);
         for counter in
             [&self.hits, &self.dead_records, &self.dead_bytes, &self.expired_records, &self.expired_bytes]
         {
@@ -343,6 +364,10 @@ impl Account {
             expired_bytes: self.expired_bytes.load(Ordering::Relaxed),
             next_expiry_ms: self.next_expiry_ms.load(Ordering::SeqCst),
             hits: self.hits.load(Ordering::Relaxed),
+            saving_percent: match self.saving_percent.load(Ordering::Relaxed) {
+                UNMEASURED => None,
+                percent => Some(percent),
+            },
         }
     }
 }
