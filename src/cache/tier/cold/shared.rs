@@ -14,6 +14,7 @@ use super::classes::{CLASSES, class_of};
 use super::compression::CompressionParameters;
 use super::core::slab::Slab;
 use super::dictionary::DictionaryTable;
+use super::hand_over::HandOver;
 use super::in_flight::InFlight;
 use super::ledger::DiskLedger;
 use super::metadata_index::MetadataIndex;
@@ -77,6 +78,11 @@ impl<D: Disk, C: Clock> Shared<D, C> {
         for (bits, class) in self.parameters.iter().zip(parameters.classes) {
             bits.store(class.to_bits(), Ordering::Release);
         }
+    }
+
+    /// What a record goes through on its way to a segment, and from one to another.
+    pub fn hand_over(&self) -> HandOver<'_, D::File> {
+        HandOver { index: &self.index, in_flight: &self.in_flight, slab: &self.slab }
     }
 
     /// Size at which segments are sealed.

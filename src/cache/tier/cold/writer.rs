@@ -300,11 +300,10 @@ impl<D: Disk> Writer<D> {
             }
         };
         let size = if record.meta.tombstone { SizeClass::SHADOW } else { SizeClass::of(bytes) };
-        let replaced = shared.index.set(id, IndexEntry { location, size });
+        let replaced = shared.hand_over().point(id, IndexEntry { location, size });
         record.meta.first = replaced.is_none();
         if let Some(replaced) = replaced {
             record.meta.outlasts = self.outlasts(shared, &record.meta, replaced);
-            shared.slab.note_dead(replaced);
         }
         self.storage.append(group, record.hash, &record.meta, &record.stored, record.sum);
         self.doomed.remove(&record.hash);
@@ -425,7 +424,7 @@ impl<D: Disk> Writer<D> {
     fn let_go<C: Clock>(&mut self, shared: &Shared<D, C>, pending: Vec<Pending>) {
         let mut charge = 0;
         for Pending { record, charge: bytes, .. } in &pending {
-            shared.in_flight.remove(EntryId::of(record.hash), record.meta.sequence);
+            shared.hand_over().let_go(EntryId::of(record.hash), record.meta.sequence);
             charge += bytes;
         }
         shared.release(charge, &self.waker);
@@ -438,19 +437,14 @@ impl<D: Disk> Writer<D> {
     /// in the batch, each gives way to what it replaced.
     fn lose<C: Clock>(&mut self, shared: &Shared<D, C>, records: &[Pending]) {
         for Pending { record, location, replaced, charge } in records.iter().rev() {
-            let id = EntryId::of(record.hash);
-            let shadow = replaced.map(|replaced| IndexEntry { size: SizeClass::SHADOW, ..replaced });
-            let standing = location.or(replaced.map(|replaced| replaced.location));
-            let stood = standing.is_some_and(|standing| shared.index.replace_if(id, standing, shadow));
-            match (replaced, key_of(record, shared)) {
-                // With no older one there is nothing to bury; a newer one in another segment has buried it already.
-                (None, _) => {}
-                (Some(_), _) if !stood => {}
-                (Some(_), Some(key)) => drop(self.doomed.insert(record.hash, key)),
-                // Its key cannot be told, so nothing can bury what it replaced.
-                (Some(_), None) => shared.condition.read_only.store(true, Ordering::SeqCst),
+            let (id, sequence) = (EntryId::of(record.hash), record.meta.sequence);
+            if shared.hand_over().lose(id, sequence, *location, *replaced) {
+                match key_of(record, shared) {
+                    Some(key) => drop(self.doomed.insert(record.hash, key)),
+                    // Its key cannot be told, so nothing can bury what it replaced.
+                    None => shared.condition.read_only.store(true, Ordering::SeqCst),
+                }
             }
-            shared.in_flight.remove(id, record.meta.sequence);
             shared.release(*charge, &self.waker);
         }
         for Pending { record, .. } in

@@ -269,9 +269,7 @@ impl CompactionSystem {
         };
         self.watermark = watermark;
         for moved in &relocation.moved {
-            if !shared.index.relocate(moved.id, moved.from, moved.to) {
-                shared.slab.note_dead(moved.to);
-            }
+            shared.hand_over().repoint(moved.id, moved.from, moved.to);
         }
         for survivor in &relocation.damaged {
             shared.index.replace_if(EntryId::of(survivor.row.hash), survivor.from, None);

@@ -5,15 +5,16 @@
 //! number is given out again only when no index entry names it; `reuses` tells a reader that this happened between its
 //! look at the index and its look at the slot (invariant S2).
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{OnceLock, PoisonError};
 
 use crate::cache::tier::cold::metadata_index::{IndexEntry, SLOT_LIMIT, SizeClass};
 use crate::cache::tier::cold::serialization::segment::{SegmentIdentity, SegmentSummary};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, scaled};
 
-const CHUNK_SLOTS: usize = 1024;
+const CHUNK_SLOTS: usize = scaled(1024, 4);
 /// Slots that can be given out; the last number means "nowhere" in recovery.
-const SLOTS: usize = SLOT_LIMIT as usize - 1;
+const SLOTS: usize = scaled(SLOT_LIMIT as usize - 1, 8);
 
 /// A segment that can be read.
 #[derive(Debug)]
