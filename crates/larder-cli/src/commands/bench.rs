@@ -121,8 +121,8 @@ struct BenchReport {
     get: Speed,
     /// Reads after the fill that found a value.
     hit_share: f64,
-    /// The same in the second half of the time.
-    late_hit_share: f64,
+    /// The same in the second half of the time; `None` if no read ended in it.
+    late_hit_share: Option<f64>,
     /// Of the keys drawn, the share that those get which are the most popular, as many as there are at the end; only
     /// with `--zipf`.
     most_popular_share: Option<f64>,
@@ -214,7 +214,7 @@ pub fn run(args: &BenchArgs, output: &Output) -> Result<Exit, Failure> {
         put: Speed::of(&mixed.puts, mixed_time),
         get: Speed::of(&mixed.gets, mixed_time),
         hit_share: quotient(mixed.hits, mixed.gets.len()),
-        late_hit_share: quotient(mixed.late_hits, mixed.late_gets),
+        late_hit_share: (mixed.late_gets > 0).then(|| quotient(mixed.late_hits, mixed.late_gets)),
         most_popular_share: zipf.map(|zipf| zipf.share_of_most_popular(walked.hits)),
         verified: all.verified,
         wrong: all.wrong,
@@ -285,7 +285,7 @@ fn print(report: &BenchReport, args: &BenchArgs, output: &Output) -> Result<(), 
              are stored now, get {:.1} % of the reads",
             output::count(report.entries),
             report.hit_share * 100.0,
-            report.late_hit_share * 100.0,
+            report.late_hit_share.unwrap_or(report.hit_share) * 100.0,
             output::count(report.entries_at_end),
             best * 100.0,
         ))?;
