@@ -52,8 +52,9 @@ impl ManualClock {
 
     /// Lets `ms` milliseconds pass.
     pub fn advance(&self, ms: u64) {
-        self.wall_ms.fetch_add(ms, Ordering::SeqCst);
+        // In this order: whoever reads the wall clock first never finds it ahead of the other.
         self.monotonic_ms.fetch_add(ms, Ordering::SeqCst);
+        self.wall_ms.fetch_add(ms, Ordering::SeqCst);
     }
 
     /// Sets the wall clock, as an administrator or a broken battery would; the monotonic clock goes on.
@@ -104,7 +105,9 @@ impl<C: Clock> StoreClock<C> {
 
     /// Pulls the store's time up to the wall clock. A jump beyond the bound is refused and returned.
     pub(crate) fn follow_wall(&self) -> Option<RefusedJump> {
-        let (monotonic_ms, wall_ms) = (self.source.monotonic_ms(), self.source.wall_ms());
+        // The wall first: what passes between the two looks must not count as a jump ahead.
+        let wall_ms = self.source.wall_ms();
+        let monotonic_ms = self.source.monotonic_ms();
         let ahead_ms = wall_ms.saturating_sub(self.offset_ms.load(Ordering::Relaxed) + monotonic_ms);
         if ahead_ms > self.jump_max_ms {
             return Some(RefusedJump { by_ms: ahead_ms });

@@ -32,6 +32,7 @@ mod clock;
 mod config;
 mod error;
 pub mod io;
+mod sync;
 
 pub use cache::eviction::{Eviction, EvictionReason};
 pub use cache::stats::{ColdStats, RecoveryStats};
@@ -58,4 +59,7 @@ pub mod internals {
         classes, compression, core, dictionary, gate, inspect_shared_on, metadata_index, report,
         serialization,
     };
+    /// What `tests/handover` models; in such builds alone.
+    #[cfg(larder_model)]
+    pub use crate::cache::tier::cold::{frontier, hand_over, in_flight};
 }

@@ -57,6 +57,11 @@ pub trait DiskFile: Send + Sync + 'static {
     /// Bytes the file system has given the file, as `du` counts them.
     fn allocated_bytes(&self) -> io::Result<u64>;
 
+    /// Makes a new file so many bytes long, on the disk and not only by its length: a full disk says so now.
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        write_zeros(self, bytes)
+    }
+
     /// Reads until `buf` is full or the file ends; returns the bytes read.
     fn read_full_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut done = 0;
@@ -84,6 +89,18 @@ pub trait DiskFile: Send + Sync + 'static {
         }
         Ok(())
     }
+}
+
+/// Allocates a file by writing it.
+fn write_zeros<F: DiskFile + ?Sized>(file: &F, bytes: u64) -> io::Result<()> {
+    let zeros = vec![0; bytes.min(1 << 20) as usize];
+    let mut at = 0;
+    while at < bytes {
+        let len = (bytes - at).min(zeros.len() as u64);
+        file.write_full_at(&zeros[..len as usize], at)?;
+        at += len;
+    }
+    Ok(())
 }
 
 /// The whole of a file, up to `max` bytes; a longer file is an error.

@@ -1,20 +1,30 @@
 //! Integration tests of the library, one binary.
 
 mod scripted; // not a test: a disk that fails, holds and cuts short on cue
+mod small_disk; // not a test: a disk of few bytes that others fill
 mod stores; // not a test: configurations, values, whole directories, the comparison with a model
+mod watched; // not a test: loads, a directory watched meanwhile, the ledger
 
-mod capacity; // the directory within its bytes, and what goes when it is full
+mod admission; // who is let in, and what callers at a full capacity are told
+mod capacity; // the directory within its bytes
 mod compaction; // what a compaction keeps, gives back and leaves behind, stopped, failed or cancelled at any call
+mod compaction_histories; // what stays away over many compactions; four threads while all tasks run
 mod compression; // codecs and dictionaries: every byte back, damage refused
 mod config; // what is refused by name, who may open a directory, newer and foreign files
+mod durability; // what is synced when, and what stands after a sync that failed
+mod eviction; // what goes at capacity, and who learns of it
 mod expiry; // to the millisecond, for good, and whole segments unread
-mod faults; // full queues, full disks, failed syncs, dead workers, values of every size
-mod formats; // every byte on disk, damage, and the store kept of version 1
+mod faults; // full queues, dead workers, values of every size
+mod formats; // every byte on disk
+mod formats_damage; // round trips, and damage that never passes for content
+mod formats_kept; // what the format costs, and the store kept of version 1
+mod full_disk; // what is lost, what stands, and how space comes back
 mod groups; // what dies together lies together
 mod life; // what one caller sees: insert, get, remove, expiry, the tasks, reopening
 mod looking; // from outside, closed or in use: nothing changed, nothing mistaken for damage
 mod regressions; // bugs that were found, each with the sequence that showed it
 mod repair; // damage found and mended: verify, repair, and what a start adopts
+mod reserve; // a disk that others have filled: maintenance goes on
 mod tidy; // rules of the house that no compiler checks
 mod torn_tail; // a killed store, its segment cut at every length
 mod tuning; // what is measured, decided, applied, kept and cleaned up

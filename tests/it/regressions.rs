@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind as IoKind;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use larder::{CompactionTask, Disk, Durability, ErrorKind, SegmentState};
 
@@ -383,4 +384,34 @@ fn a_dead_segment_that_cannot_be_read_does_not_keep_maintenance_busy_for_ever() 
         remove_file(dir.path(), &name);
     }
     assert!(cold.run_due().unwrap() < 10);
+}
+
+#[test]
+fn a_snapshot_does_not_claim_to_hold_a_record_that_is_still_being_placed() {
+    for round in 0..20 {
+        let dir = scratch();
+        let cold = open(dir.path());
+        let enough = AtomicBool::new(false);
+        // Every second record seals a segment first: the writer is busy with that nearly all the time.
+        let fill = |from: u32| {
+            let numbers = (from..).take_while(|_| !enough.load(Ordering::SeqCst));
+            numbers
+                .inspect(|number| cold.insert(&key(*number), &noise(u64::from(*number), 30_000)).unwrap())
+                .last()
+        };
+        let last = std::thread::scope(|scope| {
+            let filling = scope.spawn(|| fill(0));
+            while cold.is_empty() {
+                std::thread::yield_now();
+            }
+            rebuild(&cold);
+            enough.store(true, Ordering::SeqCst);
+            filling.join().unwrap().unwrap()
+        });
+        cold.flush().unwrap();
+        cold.abandon();
+        let cold = open(dir.path());
+        let lost: Vec<u32> = (0..=last).filter(|number| cold.get(&key(*number)).unwrap().is_none()).collect();
+        assert!(lost.is_empty(), "round {round}: {lost:?} of {last}");
+    }
 }

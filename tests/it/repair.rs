@@ -90,7 +90,8 @@ fn without_a_readable_manifest_all_segments_are_read_and_deletions_that_can_be_r
     let manifest = image.keys().find(|name| name.starts_with("MANIFEST")).unwrap().clone();
     image.insert(manifest, b"not a manifest".to_vec());
     write_image(dir.path(), &image);
-    let refused = ColdTier::open(ColdTierConfig::new(dir.path())).err().expect("nobody knows its segments");
+    let refused =
+        ColdTier::open(ColdTierConfig::new(dir.path())).map(drop).expect_err("nobody knows its segments");
     assert!(refused.is_corruption(), "{refused}");
     let (report, saved) = repair_of(&image, false);
     assert_eq!(report.segments, report.segments_unknown);

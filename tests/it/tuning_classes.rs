@@ -355,3 +355,43 @@ fn a_dictionary_goes_when_no_class_and_no_segment_needs_it() {
     expect_exactly(&cold, &model, "reopened");
     assert_eq!((cold.stats().damaged_misses, cold.stats().recovery.damaged), (0, 0));
 }
+
+#[test]
+fn a_segment_that_shrinks_is_stored_anew_although_most_of_the_store_does_not() {
+    let dir = scratch();
+    let cold = open_on(tuned(dir.path()), OsDisk);
+    let mut model = Model::new();
+    fill(&cold, &mut model);
+    let report = tune(&cold);
+    assert!(report.expected_ratio < 1.15, "the blobs are most of the bytes: {report:?}");
+    // Only the JSON values' segments: the blobs have nothing to gain.
+    let compacted = compact(&cold);
+    assert!((990..=1010).contains(&compacted.entries_recompressed), "{compacted:?}");
+    assert!(compacted.bytes_reclaimed > 0, "{compacted:?}");
+    expect_exactly(&cold, &model, "stored anew");
+    assert_eq!(compact(&cold).entries_recompressed, 0, "once only");
+}
+
+#[test]
+fn what_storing_anew_saves_is_measured_again_after_a_restart_and_for_those_who_wait() {
+    let dir = scratch();
+    let mut model = Model::new();
+    {
+        let cold = open_on(tuned(dir.path()), OsDisk);
+        for n in 0..1000 {
+            put(&cold, &mut model, key(n), json(n, 1));
+        }
+        for n in 0..4 {
+            put(&cold, &mut model, blob_key(n), blob(n));
+        }
+        assert!(tune(&cold).changed);
+        cold.close().unwrap();
+    }
+    let cold = open_on(tuned(dir.path()), OsDisk);
+    let before = cold.stats().segment_bytes;
+    // Without anybody asking for a compaction: what storing anew saves is garbage.
+    cold.run_due().unwrap();
+    let after = cold.stats().segment_bytes;
+    assert!(after + (100 << 10) < before, "{after} of {before}");
+    expect_exactly(&cold, &model, "stored anew by itself");
+}

@@ -151,7 +151,7 @@ fn with_ledger<T: Default>(number: u64, work: impl FnOnce(&mut Ledger) -> T) -> 
         .unwrap_or_default()
 }
 
-fn is_maintenance() -> bool {
+pub(crate) fn is_maintenance() -> bool {
     std::thread::current().name() == Some(MAINTENANCE_THREAD)
 }
 

@@ -11,6 +11,7 @@
 //! - `fifo`: the cache that capacity eviction has to beat
 //! - `simulate`: the driver; `figures`, `bars`, `report`: what came out, what theory says, what it has to be
 //! - `pace`: what maintenance costs readers and writers, on a real file system by the machine's clock
+//! - `page_cache`: whether maintenance had better keep its files out of the page cache, likewise
 //! - `contents`: reads segment files, and is the only module that knows their format
 //!
 //! With `--real DIR` the same operations run on the file system by the machine's clock, the store maintaining itself: a
@@ -24,6 +25,7 @@ pub mod figures;
 pub mod ledger;
 pub mod oracle;
 pub mod pace;
+pub mod page_cache;
 pub mod report;
 pub mod simulate;
 pub mod ttl;

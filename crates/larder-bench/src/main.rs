@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use larder_bench::figures::figures;
 use larder_bench::pace::{PaceOptions, pace, report};
+use larder_bench::page_cache::{PageCacheOptions, page_cache};
 use larder_bench::report::Report;
 use larder_bench::simulate::{Outcome, real, simulate, simulate_real};
 use larder_bench::ttl::TtlSet;
@@ -32,6 +33,32 @@ enum Command {
     Simulate(SimulateArgs),
     /// Measure reads and inserts while maintenance runs, on a file system and by the machine's clock.
     Pace(PaceArgs),
+    /// Measure what readers have to fetch from the device, by how maintenance handles its files.
+    PageCache(PageCacheArgs),
+}
+
+#[derive(clap::Args)]
+struct PageCacheArgs {
+    /// Where the store goes; it is removed afterwards.
+    dir: PathBuf,
+    /// Number of keys.
+    #[arg(long, default_value_t = 600_000)]
+    entries: u64,
+    /// Exponent of the reads' Zipf distribution.
+    #[arg(long, default_value_t = 0.9)]
+    exponent: f64,
+    /// Reads a second.
+    #[arg(long, default_value_t = 5_000.0)]
+    reads: f64,
+    /// Overwrites a second.
+    #[arg(long, default_value_t = 20_000.0)]
+    writes: f64,
+    /// Length of each turn.
+    #[arg(long, default_value_t = 15.0)]
+    seconds: f64,
+    /// Turns of each handling.
+    #[arg(long, default_value_t = 3)]
+    turns: usize,
 }
 
 #[derive(clap::Args)]
@@ -116,6 +143,7 @@ fn main() -> ExitCode {
     let args = match Arguments::parse().command {
         Command::Simulate(args) => args,
         Command::Pace(args) => return run_pace(&args),
+        Command::PageCache(args) => return run_page_cache(&args),
     };
     match run(&args) {
         Ok(report) => {
@@ -167,6 +195,37 @@ fn run_pace(args: &PaceArgs) -> ExitCode {
                 (Some(0), false) => ExitCode::from(2),
                 _ => ExitCode::from(1),
             }
+        }
+        Err(failure) => {
+            eprintln!("larder-bench: {failure}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run_page_cache(args: &PageCacheArgs) -> ExitCode {
+    let options = PageCacheOptions {
+        entries: args.entries.max(1),
+        value_bytes: 1000,
+        reads: args.reads.max(1.0),
+        exponent: args.exponent.max(0.01),
+        writes: args.writes.max(1.0),
+        phase: Duration::from_secs_f64(args.seconds.clamp(1.0, 3600.0)),
+        turns: args.turns.max(1),
+    };
+    let dir = args.dir.join(REAL_DIR);
+    if dir.exists() {
+        eprintln!("larder-bench: {} exists; remove it or name another directory", dir.display());
+        return ExitCode::from(1);
+    }
+    let told = page_cache(&dir, &options);
+    if let Err(error) = std::fs::remove_dir_all(&dir) {
+        eprintln!("larder-bench: remove {}: {error}", dir.display());
+    }
+    match told {
+        Ok(told) => {
+            println!("{told:#}");
+            ExitCode::SUCCESS
         }
         Err(failure) => {
             eprintln!("larder-bench: {failure}");

@@ -1,6 +1,7 @@
 //! What maintenance costs those who read and write, on the file system and by the machine's clock.
 //!
-//! - A: overwrites as fast as the store accepts them, until garbage is in balance: the sustained write rate
+//! - A: overwrites as fast as the store accepts them, beside the reads of B, until garbage is in balance: the sustained
+//!   write rate
 //! - B: reads alone, at a fixed rate
 //! - M: the same reads, and overwrites at a share of the sustained rate, in a store that does not maintain itself:
 //!   what the writer costs
@@ -184,6 +185,8 @@ fn sustain(store: &ColdTier, records: &Records, options: &PaceOptions) -> Result
     let (closer, closed) = bounded::<()>(0);
     thread::scope(|scope| {
         let writer = scope.spawn(|| flood(store, records, 1, &accepted, &stop));
+        // What can be sustained is what can be beside the reads.
+        let reader = scope.spawn(|| reads(store, records, 1, options.reads, &stop));
         let watcher = scope.spawn(|| watch(store, &closed));
         // Garbage settles while the keys are overwritten once or twice; then a third as long again is measured.
         let (begun, warm) = (Instant::now(), 3 * options.phase);
@@ -201,6 +204,7 @@ fn sustain(store: &ColdTier, records: &Records, options: &PaceOptions) -> Result
         drop(closer);
         let gauges = watcher.join().map_err(|_| Failure("the watcher panicked".to_owned()))?;
         writer.join().map_err(|_| Failure("the writer panicked".to_owned()))??;
+        reader.join().map_err(|_| Failure("the reader panicked".to_owned()))??;
         Ok(Sustained { rate, gauges })
     })
 }

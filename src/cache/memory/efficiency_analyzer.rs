@@ -24,14 +24,16 @@
 //! - `byte_price_ns` is the price of a stored byte, see [`Weights`].
 
 mod choice;
+mod lesson;
 mod trial;
 
 use self::choice::Allowed;
 pub use self::choice::{Present, choose};
+pub use self::lesson::train_on;
 use self::trial::Trial;
 use crate::cache::tier::cold::classes::{CLASSES, class_of};
 use crate::cache::tier::cold::compression::{CompressionParameters, DecodeError};
-use crate::cache::tier::cold::dictionary::{DictionaryTable, train_dictionary};
+use crate::cache::tier::cold::dictionary::DictionaryTable;
 use crate::cache::tier::cold::report::{Candidate, CompressionChoice};
 use crate::config::Codec;
 pub use crate::config::Weights;
@@ -333,16 +335,6 @@ impl MemoryEfficiencyAnalyzer {
         progress(1.0);
         Ok(analysis)
     }
-}
-
-/// Trains on a whole sample, as a chosen dictionary is: in random order, so that a cap cuts all kinds alike. Equal
-/// samples, equal dictionaries. `None` if there is too little to learn from.
-pub fn train_on<'a>(samples: impl Iterator<Item = &'a Sample>, bytes_max: usize) -> Option<Vec<u8>> {
-    let mut samples: Vec<&Sample> = samples.collect();
-    fastrand::Rng::with_seed(samples.len() as u64).shuffle(&mut samples);
-    trial::cap(&mut samples, TRAINING_BYTES_MAX);
-    let raws: Vec<&[u8]> = samples.iter().map(|sample| &sample.raw[..]).collect();
-    train_dictionary(&raws, bytes_max)
 }
 
 /// Order-0 entropy of all the bytes together, in bits a byte: 0 (one byte value only, or nothing) to 8 (random).

@@ -4,17 +4,17 @@
 use rustix::time::{ClockId, clock_gettime};
 
 use super::choice::Present;
+use super::lesson::{in_proportion, split, train_on};
 use super::{
-    AnalysisError, DICTIONARY_BYTES, DICTIONARY_BYTES_SPACE, DictionarySource, ENTROPY_RANDOM_BITS,
-    HOLDOUT_BYTES_MAX, HOLDOUT_DIVISOR, LEVELS, LEVELS_SPACE, MeasuredCandidate, OWN_SAMPLES_MIN, ROUNDS,
-    RUN_ENTRIES, STILL_POSSIBLE, Sample, Situation, TIMING_FROM, TRAINING_BYTES_MAX, TURN_NS, TURN_PASSES,
-    Weights, entropy_bits, samples_of, train_on,
+    AnalysisError, DICTIONARY_BYTES, DICTIONARY_BYTES_SPACE, DictionarySource, ENTROPY_RANDOM_BITS, LEVELS,
+    LEVELS_SPACE, MeasuredCandidate, OWN_SAMPLES_MIN, ROUNDS, RUN_ENTRIES, STILL_POSSIBLE, Sample, Situation,
+    TIMING_FROM, TURN_NS, TURN_PASSES, Weights, entropy_bits, samples_of,
 };
 use crate::cache::tier::cold::classes::{CLASSES, class_of};
 use crate::cache::tier::cold::compression::{
     CompressionParameters, DecodeError, Encoded, FRAME_ROOM, compress, decompress, saves_enough,
 };
-use crate::cache::tier::cold::dictionary::{Dictionary, train_dictionary};
+use crate::cache::tier::cold::dictionary::Dictionary;
 use crate::cache::tier::cold::gate::looks_random;
 use crate::cache::tier::cold::report::{Candidate, CompressionChoice};
 use crate::config::Codec;
@@ -153,7 +153,9 @@ impl<'a, 'call> Trial<'a, 'call> {
             let is_of = |sample: &&Sample| {
                 groups.iter().any(|&group| self.groups[group].class == class_of(sample.raw.len()))
             };
-            if let Some(bytes) = train_on(self.samples.iter().filter(is_of), *bytes_max) {
+            let samples =
+                in_proportion(self.samples.iter().filter(is_of).collect(), &self.situation.class_entries);
+            if let Some(bytes) = train_on(samples, *bytes_max) {
                 self.trained[at] = bytes;
             }
         }
@@ -277,15 +279,9 @@ impl<'a, 'call> Trial<'a, 'call> {
     /// Trains a dictionary on the samples of these groups; its index, or `None` if there is too little to learn from.
     fn train(&mut self, groups: &[usize], bytes_max: usize) -> Result<Option<usize>, AnalysisError> {
         self.step()?;
-        let mut training: Vec<&Sample> =
-            groups.iter().flat_map(|&group| &self.groups[group].training).copied().collect();
-        if groups.len() > 1 {
-            // In turn, so that the cap cuts all of them alike. Equal seeds, equal dictionaries.
-            fastrand::Rng::with_seed(training.len() as u64).shuffle(&mut training);
-            cap(&mut training, TRAINING_BYTES_MAX);
-        }
-        let raws: Vec<&[u8]> = training.iter().map(|sample| &sample.raw[..]).collect();
-        let Some(bytes) = train_dictionary(&raws, bytes_max) else { return Ok(None) };
+        let training = groups.iter().flat_map(|&group| &self.groups[group].training).copied().collect();
+        let training = in_proportion(training, &self.situation.class_entries);
+        let Some(bytes) = train_on(training, bytes_max) else { return Ok(None) };
         self.trained.push(bytes);
         self.recipes.push((groups.to_vec(), bytes_max));
         Ok(Some(self.trained.len() - 1))
@@ -557,42 +553,4 @@ impl Contender {
 fn cpu_ns() -> f64 {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     now.tv_sec as f64 * 1e9 + now.tv_nsec as f64
-}
-
-/// Splits into training and hold-out, both in random order and both capped in bytes. Stratified by size: of every
-/// four entries that are neighbours in length one is held out, so that a few large values cannot all end up on one
-/// side. Too few entries to split are all held out; nothing is then trained.
-fn split<'a>(samples: &[&'a Sample], seed: u64) -> (Vec<&'a Sample>, Vec<&'a Sample>) {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut ordered: Vec<&Sample> = samples.to_vec();
-    // Shuffled first, because equal lengths would else keep the order in which they were sampled.
-    random.shuffle(&mut ordered);
-    ordered.sort_by_key(|sample| sample.raw.len());
-    let (mut training, mut holdout) = (Vec::new(), Vec::new());
-    for neighbours in ordered.chunks(HOLDOUT_DIVISOR) {
-        let held_out = match samples.len() < 2 * HOLDOUT_DIVISOR {
-            true => None,
-            false => Some(random.usize(..HOLDOUT_DIVISOR)),
-        };
-        for (place, &sample) in neighbours.iter().enumerate() {
-            let part = if held_out.is_none_or(|held| held == place) { &mut holdout } else { &mut training };
-            part.push(sample);
-        }
-    }
-    for (part, bytes_max) in [(&mut training, TRAINING_BYTES_MAX), (&mut holdout, HOLDOUT_BYTES_MAX)] {
-        random.shuffle(part);
-        cap(part, bytes_max);
-    }
-    (training, holdout)
-}
-
-/// Cuts off what exceeds `bytes_max`, but never the first.
-pub(super) fn cap(part: &mut Vec<&Sample>, bytes_max: usize) {
-    let mut bytes = 0;
-    let kept = part.iter().take_while(|sample| {
-        bytes += sample.raw.len();
-        bytes <= bytes_max
-    });
-    let kept = kept.count().max(1);
-    part.truncate(kept);
 }

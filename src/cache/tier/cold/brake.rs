@@ -1,6 +1,6 @@
 //! The brake on writers: engaged while garbage is made faster than it can be collected.
 //!
-//! Beyond the high trigger the compaction worker lets in no more bytes a second than it gives back. Each caller waits
+//! Near the high trigger the compaction worker lets in about as many bytes a second as it gives back. Each caller waits
 //! for its own bytes' turn, a little at each insert, so that no one stands still for long.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +28,7 @@ impl Default for Brake {
 }
 
 impl Brake {
-    /// Lets in this many bytes a second from now on; `None` = as many as come.
+    /// Lets in this many bytes a second, as they are handed in, from now on; `None` = as many as come.
     pub(super) fn set(&self, bytes_a_second: Option<u64>) {
         self.rate.store(bytes_a_second.map_or(0, |rate| rate.max(1)), Ordering::Relaxed);
     }

@@ -6,14 +6,17 @@
 //! after it leaves victims that recovery deletes; no crash leaves an index entry without its record.
 //!
 //! The parts: `policy` decides, `round` and `relocation` compact, `expiry` cleans up, `saved_index` saves the index,
-//! `sampling` and `tuning` measure, `files` holds what they share.
+//! `sampling`, `tuning` and `recompression` measure, `files` holds what they share, `reserve` keeps
+//! room for them.
 
 mod eviction;
 mod expiry;
 mod files;
 mod pacer;
 pub(super) mod policy;
+mod recompression;
 mod relocation;
+mod reserve;
 mod round;
 mod sampling;
 mod saved_index;
@@ -21,16 +24,17 @@ mod survivor_groups;
 mod tuning;
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 
 use self::expiry::Emptied;
 use self::files::is_due;
-use self::pacer::{Pacer, rate_for};
+use self::pacer::{Pacer, allowance, rate_for};
 use self::policy::{
     Circumstances, Garbage, Trigger, choose_all, choose_merger, choose_round, cleanup_due_ms,
 };
+use self::reserve::Reserve;
 use self::round::{Keep, RoundProgress, output_bytes, victim_bytes};
 use self::saved_index::{REBUILD_SEGMENTS, check_batch};
 use super::core::slab::AccountView;
@@ -43,6 +47,9 @@ use crate::clock::Clock;
 use crate::config::Compression;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Disk;
+
+/// While a compaction runs by itself, the brake on writers is looked after this often.
+const BRAKE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The compaction worker's own state: what it decides by, and the part of the manifest that it alone changes.
 pub(super) struct CompactionSystem {
@@ -60,6 +67,10 @@ pub(super) struct CompactionSystem {
     /// Rounds of eviction in a row that gave nothing back.
     fruitless_evictions: u32,
     pacer: Pacer,
+    /// Bytes a second that compactions gave back lately while they were not waiting; 0 = unknown.
+    reclaim_rate: f64,
+    braked_at: Instant,
+    reserve: Reserve,
     /// Store time when it was opened.
     opened_at_ms: u64,
     /// Snapshots may have been lost that records were judged by (`first`, `outlasts`): nothing is dropped before a new
@@ -82,6 +93,9 @@ impl CompactionSystem {
             set_aside: BTreeMap::new(),
             fruitless_evictions: 0,
             pacer: Pacer::unlimited(),
+            reclaim_rate: 0.0,
+            braked_at: Instant::now(),
+            reserve: Reserve::default(),
             opened_at_ms: now_ms,
             must_cover: state.next_sequence > 1 && (state.snapshots.is_empty() || state.damaged),
             finished_edit: state.edit,
@@ -93,6 +107,11 @@ impl CompactionSystem {
         let (reply, answer) = bounded(1);
         self.writer.send(request(reply)).map_err(|_| Error::closed())?;
         answer.recv().map_err(|_| Error::closed())?
+    }
+
+    /// Waits until what was accepted before is in segments and in the index.
+    pub(super) fn wait_for_writer(&self) -> Result<()> {
+        self.ask(|reply| WriteRequest::Barrier { sync: false, reply })
     }
 
     fn commit(&self, edit: Edit) -> Result<u64> {
@@ -124,7 +143,6 @@ impl CompactionSystem {
             dead_ratio_max: shared.config.dead_ratio_max,
             covered: self.covered(),
             capacity_bytes: shared.ledger.capacity_bytes().unwrap_or(u64::MAX),
-            expected_ratio: self.parameters.expected_ratio.into(),
             parameters_since: if is_tuned { self.parameters.since_file_id } else { 0 },
         }
     }
@@ -146,17 +164,21 @@ impl CompactionSystem {
         if trigger == Trigger::Requested || policy::wants_roll(&accounts, &circumstances) {
             self.ask(|reply| WriteRequest::Seal { reply })?;
         }
+        if trigger == Trigger::Requested {
+            self.measure_outdated(shared, usize::MAX)?;
+        }
         let accounts = self.accounts(shared);
         let rounds = match trigger {
             Trigger::Requested => choose_all(&accounts, &circumstances),
             Trigger::Automatic | Trigger::Awaited => vec![choose_round(&accounts, &circumstances)],
         };
+        let rounds = self.reserve.in_rounds(rounds);
         shared.state.advance(0.1);
         let total: u64 = rounds.iter().flatten().map(victim_bytes).sum();
         shared.state.set_total(total);
         let garbage = Garbage::of(&accounts, &circumstances);
         self.pacer = match trigger {
-            Trigger::Automatic => Pacer::new(rate_for(&garbage, file_bytes(&accounts), &circumstances)),
+            Trigger::Automatic => Pacer::automatic(rate_for(&garbage, file_bytes(&accounts), &circumstances)),
             Trigger::Requested | Trigger::Awaited => Pacer::unlimited(),
         };
         self.cover_shadows(shared, &rounds, trigger)?;
@@ -181,11 +203,12 @@ impl CompactionSystem {
             outcome?;
             before += bytes;
         }
-        if trigger == Trigger::Requested {
+        if trigger == Trigger::Requested && !self.reserve.is_given_up() {
             self.merge_left_overs(shared, &mut report)?;
         }
         shared.state.advance(1.0);
         report.duration = started.elapsed();
+        self.learn_reclaim_rate(&report);
         if report.segments_removed > 0 {
             count(&shared.counters.compactions, 1);
             tracing::info!(
@@ -230,7 +253,7 @@ impl CompactionSystem {
         let started = Instant::now();
         let now_ms = shared.clock.now_ms();
         // What was accepted before this call is in a segment, where it can be found.
-        self.ask(|reply| WriteRequest::Barrier { sync: false, reply })?;
+        self.wait_for_writer()?;
         let mut report = CleanupReport::default();
         let due = |account: &AccountView| match trigger {
             Trigger::Requested => is_due(account, now_ms),
@@ -306,7 +329,7 @@ impl CompactionSystem {
     ) -> Result<TuningReport> {
         let started = Instant::now();
         // What was accepted before this call is in the index, where it can be sampled.
-        self.ask(|reply| WriteRequest::Barrier { sync: false, reply })?;
+        self.wait_for_writer()?;
         let mut sampled = self.sample_entries(shared)?;
         shared.state.advance(sampling::SAMPLED_AT);
         let mut analysis = self.analyze(shared, &sampled)?;
@@ -330,10 +353,38 @@ impl CompactionSystem {
         Ok(report)
     }
 
+    /// What comes next is not paced.
+    pub(super) fn end_pace(&mut self) {
+        self.pacer = Pacer::unlimited();
+    }
+
+    /// Takes note of how fast a compaction gave space back while it was not waiting.
+    fn learn_reclaim_rate(&mut self, report: &CompactionReport) {
+        if report.bytes_reclaimed > 0 {
+            let busy = report.duration.saturating_sub(self.pacer.napped).as_secs_f64().max(1e-3);
+            let rate = report.bytes_reclaimed as f64 / busy;
+            self.reclaim_rate =
+                if self.reclaim_rate == 0.0 { rate } else { 0.8 * self.reclaim_rate + 0.2 * rate };
+        }
+    }
+
+    /// Holds writers back, or lets them go, by the garbage there is.
+    pub(super) fn set_brake<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>, garbage: &Garbage) {
+        self.braked_at = Instant::now();
+        let allowed = allowance(garbage, self.reclaim_rate, &self.circumstances(shared));
+        let raw_per_stored = shared.counters.raw_per_stored_byte();
+        shared.brake.set(allowed.map(|stored| (stored * raw_per_stored) as u64));
+    }
+
     /// Stops a cancelled task; otherwise keeps to the pace, so many bytes further on.
     fn pause<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>, bytes: u64) -> Result<()> {
         self.check_stop(shared)?;
         self.pacer.spend(bytes, || shared.state.is_awaited() || shared.ledger.is_relief_asked());
+        // A round can take long where the machine has other things to do: writers do not run ahead meanwhile.
+        if self.pacer.is_automatic() && self.braked_at.elapsed() >= BRAKE_INTERVAL {
+            let garbage = Garbage::of(&self.accounts(shared), &self.circumstances(shared));
+            self.set_brake(shared, &garbage);
+        }
         Ok(())
     }
 

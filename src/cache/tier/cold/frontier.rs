@@ -8,25 +8,27 @@ use std::collections::BTreeMap;
 
 use super::metadata_index::EntryId;
 
+/// How far the writer has come.
 #[derive(Debug)]
-pub(super) struct Frontier {
+pub struct Frontier {
     /// Every number below this has arrived.
     next: u64,
     ahead: BTreeMap<u64, EntryId>,
 }
 
 impl Frontier {
-    pub(super) fn new(next: u64) -> Self {
+    /// Every number below `next` has arrived.
+    pub fn new(next: u64) -> Self {
         Self { next, ahead: BTreeMap::new() }
     }
 
     /// The lowest number that has not arrived: what is yet to come is not below it.
-    pub(super) fn next(&self) -> u64 {
+    pub fn next(&self) -> u64 {
         self.next
     }
 
     /// Takes a number in; false if a newer record of the same key has arrived before.
-    pub(super) fn arrive(&mut self, sequence: u64, id: EntryId) -> bool {
+    pub fn arrive(&mut self, sequence: u64, id: EntryId) -> bool {
         let stale = self.ahead.range(sequence..).any(|(_, ahead)| *ahead == id);
         if sequence == self.next {
             self.next += 1;

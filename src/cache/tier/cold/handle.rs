@@ -198,7 +198,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
     /// Reserves room in the queue and on the disk, and asks for more in time.
     fn reserve(&self, bytes: u64) -> Result<()> {
         let shared = &*self.crew;
-        shared.brake.wait(bytes);
+        shared.brake.wait(bytes - QUEUE_OVERHEAD_BYTES);
         shared.budget.reserve(bytes, || {
             shared.condition.check_writable()?;
             let entries = shared.index.entries();

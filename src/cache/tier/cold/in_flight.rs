@@ -5,17 +5,17 @@
 //! that has the bytes: a reader that finds nothing here finds the record, or a newer one, through the index.
 
 use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use dashmap::DashMap;
 
 use super::metadata_index::EntryId;
 use super::serialization::record::RecordMeta;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{ConcurrentMap, Entry};
 
 /// A record on its way to a segment. `Bytes`, because the queue and the readers look at the same immutable bytes.
 #[derive(Clone, Debug)]
-pub(super) struct EncodedRecord {
+pub struct EncodedRecord {
     /// Its header; the sequence number is set when the record is placed, `first` by the writer.
     pub meta: RecordMeta,
     /// Hash of its key.
@@ -30,21 +30,22 @@ pub(super) struct EncodedRecord {
 
 /// The records in flight.
 #[derive(Debug)]
-pub(super) struct InFlight {
-    records: DashMap<EntryId, EncodedRecord, ByHash>,
+pub struct InFlight {
+    records: ConcurrentMap<EntryId, EncodedRecord, ByHash>,
     next_sequence: AtomicU64,
 }
 
 impl InFlight {
-    pub(super) fn new(next_sequence: u64) -> Self {
+    /// Nothing is in flight; `next_sequence` is given out next.
+    pub fn new(next_sequence: u64) -> Self {
         Self {
-            records: DashMap::with_hasher_and_shard_amount(ByHash, 64),
+            records: ConcurrentMap::with_hasher_and_shard_amount(ByHash, 64),
             next_sequence: AtomicU64::new(next_sequence),
         }
     }
 
     /// Gives the record its sequence number and makes it the newest of its key. Returns it, ready to be sent.
-    pub(super) fn place(&self, mut record: EncodedRecord) -> EncodedRecord {
+    pub fn place(&self, mut record: EncodedRecord) -> EncodedRecord {
         let entry = self.records.entry(EntryId::of(record.hash));
         record.meta.sequence = self.next_sequence.fetch_add(1, Ordering::SeqCst);
         drop(entry.insert(record.clone()));
@@ -52,31 +53,31 @@ impl InFlight {
     }
 
     /// The newest record of a key, if it is in flight.
-    pub(super) fn get(&self, id: EntryId) -> Option<EncodedRecord> {
+    pub fn get(&self, id: EntryId) -> Option<EncodedRecord> {
         self.records.get(&id).map(|record| record.clone())
     }
 
     /// Takes a record out, unless a newer one of its key has taken its place.
-    pub(super) fn remove(&self, id: EntryId, sequence: u64) {
+    pub fn remove(&self, id: EntryId, sequence: u64) {
         self.records.remove_if(&id, |_, record| record.meta.sequence == sequence);
     }
 
     /// Whether nothing is in flight.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
     /// The lowest sequence number not given out yet.
-    pub(super) fn next_sequence(&self) -> u64 {
+    pub fn next_sequence(&self) -> u64 {
         self.next_sequence.load(Ordering::SeqCst)
     }
 
     /// Gives out a sequence number for a record of the writer's own, unless a newer record of the key is in flight.
-    pub(super) fn sequence_for_writer(&self, id: EntryId) -> Option<u64> {
+    pub fn sequence_for_writer(&self, id: EntryId) -> Option<u64> {
         // The entry's lock keeps a caller from placing a record of this key in between.
         match self.records.entry(id) {
-            dashmap::Entry::Occupied(_) => None,
-            dashmap::Entry::Vacant(_) => Some(self.next_sequence.fetch_add(1, Ordering::SeqCst)),
+            Entry::Occupied(_) => None,
+            Entry::Vacant(_) => Some(self.next_sequence.fetch_add(1, Ordering::SeqCst)),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::core::names;
 use super::core::segment::{ReadError, decode_record, read_record};
+use super::hand_over::Newest;
 use super::in_flight::EncodedRecord;
 use super::metadata_index::{EntryId, IndexEntry};
 use super::serialization::record::{RECORD_HEADER_BYTES, RecordMeta};
@@ -15,8 +16,6 @@ use crate::io::Disk;
 
 /// Read buffers larger than this are given back after use.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
-/// Lookups of one key that may fail in a row because its record is being moved before it is given up as damaged.
-const LOOKUP_ATTEMPTS: usize = 1000;
 
 thread_local! {
     /// Each thread reads into a buffer of its own: a hit allocates its result and nothing else.
@@ -37,49 +36,16 @@ pub(super) enum Lookup {
     Damaged,
 }
 
-/// The newest record of a hash.
-///
-/// In flight first, then the index, then the segment. A read that fails because the record is being written, moved or
-/// retired is followed by another look; only an entry that fails twice unchanged is damaged (invariant G1): between
-/// the two looks its in-flight copy was gone, so its bytes were in the file.
-///
-/// With `counts` it is a read that the entry is valued by, where entries compete for room.
+/// The newest record of a hash. With `counts` it is a read that the entry is valued by, where entries compete for room.
 pub(super) fn lookup<D: Disk, C: Clock>(shared: &Shared<D, C>, id: EntryId, counts: bool) -> Result<Lookup> {
     shared.condition.check_open()?;
-    let mut failed = None;
-    for _ in 0..LOOKUP_ATTEMPTS {
-        if let Some(record) = shared.in_flight.get(id) {
-            return Ok(from_flight(shared, &record));
-        }
-        let reuses = shared.slab.reuses();
-        let Some(entry) = entry_of(shared, id, counts && failed.is_none()) else { return Ok(Lookup::Absent) };
-        if entry.is_shadow() {
-            return Ok(Lookup::Absent);
-        }
-        let read = read_entry(shared, entry)?;
-        // A slot given out anew in between may hold another segment than the index meant.
-        let moved = shared.slab.reuses() != reuses && shared.index.get(id) != Some(entry);
-        match read {
-            Some((meta, raw)) if !moved => {
-                return Ok(judge(shared, meta, raw));
-            }
-            Some(_) => failed = None,
-            None if failed == Some(entry) => return Ok(Lookup::Damaged),
-            None => failed = Some(entry),
-        }
-    }
-    Ok(Lookup::Damaged)
-}
-
-fn entry_of<D: Disk, C: Clock>(shared: &Shared<D, C>, id: EntryId, counts: bool) -> Option<IndexEntry> {
-    if !counts || shared.ledger.capacity_bytes().is_none() {
-        return shared.index.get(id);
-    }
-    let (entry, counted) = shared.index.get_and_count(id)?;
-    if counted {
-        shared.slab.note_hit(entry.location.slot);
-    }
-    Some(entry)
+    let counts = counts && shared.ledger.capacity_bytes().is_some();
+    Ok(match shared.hand_over().newest(id, counts, |entry| read_entry(shared, entry))? {
+        Newest::InFlight(record) => from_flight(shared, &record),
+        Newest::Stored((meta, raw)) => judge(shared, meta, raw),
+        Newest::Absent => Lookup::Absent,
+        Newest::Damaged => Lookup::Damaged,
+    })
 }
 
 fn judge<D: Disk, C: Clock>(shared: &Shared<D, C>, meta: RecordMeta, raw: Vec<u8>) -> Lookup {

@@ -12,11 +12,10 @@
 //! snapshot does not cover yet.
 
 use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
-use dashmap::DashMap;
 
 use super::serialization::snapshot::{CHUNKS, PACKED_SLOT_BYTES};
+use crate::sync::ConcurrentMap;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const PARTITION_BITS: u32 = 14;
 const TAG_BITS: u32 = 46;
@@ -33,6 +32,8 @@ pub const PARTITIONS: usize = 1 << PARTITION_BITS;
 pub const CHUNK_PARTITIONS: usize = PARTITIONS / CHUNKS;
 /// Slab slots the index can name.
 pub const SLOT_LIMIT: u32 = 1 << SLOT_BITS;
+/// The slot of entries whose segment is gone; never given out.
+pub const NOWHERE: u32 = SLOT_LIMIT - 1;
 
 /// Identity of an entry: 60 bits of its key's hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -218,7 +219,11 @@ struct Partition {
     used: u32,
 }
 
-const OVERFLOW_SLOTS: u32 = 12;
+/// Slots behind the homes: a long run of the last tags may need a dozen, a small table must not pay for them.
+const fn overflow_slots(homes: u32) -> u32 {
+    let wanted = 3 + homes / 32;
+    if wanted < 12 { wanted } else { 12 }
+}
 
 impl Partition {
     fn home(&self, tag: u64) -> usize {
@@ -299,7 +304,7 @@ impl Partition {
 
     /// Lays sorted entries out anew; false if the last ones do not fit.
     fn place_all(&mut self, entries: &[Packed], homes: u32) -> bool {
-        let len = (homes + OVERFLOW_SLOTS) as usize;
+        let len = (homes + overflow_slots(homes)) as usize;
         let slots = (0..len).map(|_| Slot::default()).collect();
         let mut table = Self { slots, homes, used: entries.len() as u32 };
         let mut next = 0;
@@ -350,7 +355,7 @@ impl Hasher for SpreadHasher {
 
 /// The index.
 pub struct MetadataIndex {
-    partitions: DashMap<u16, Partition, Spread>,
+    partitions: ConcurrentMap<u16, Partition, Spread>,
     values: AtomicU64,
     shadows: AtomicU64,
 }
@@ -358,7 +363,7 @@ pub struct MetadataIndex {
 impl Default for MetadataIndex {
     fn default() -> Self {
         Self {
-            partitions: DashMap::with_capacity_and_hasher_and_shard_amount(0, Spread, SHARDS),
+            partitions: ConcurrentMap::with_capacity_and_hasher_and_shard_amount(0, Spread, SHARDS),
             values: AtomicU64::new(0),
             shadows: AtomicU64::new(0),
         }

@@ -14,6 +14,7 @@ use super::classes::{CLASSES, class_of};
 use super::compression::CompressionParameters;
 use super::core::slab::Slab;
 use super::dictionary::DictionaryTable;
+use super::hand_over::HandOver;
 use super::in_flight::InFlight;
 use super::ledger::DiskLedger;
 use super::metadata_index::MetadataIndex;
@@ -79,6 +80,11 @@ impl<D: Disk, C: Clock> Shared<D, C> {
         }
     }
 
+    /// What a record goes through on its way to a segment, and from one to another.
+    pub fn hand_over(&self) -> HandOver<'_, D::File> {
+        HandOver { index: &self.index, in_flight: &self.in_flight, slab: &self.slab }
+    }
+
     /// Size at which segments are sealed.
     pub fn segment_bytes(&self) -> u64 {
         self.ledger.segment_bytes()
@@ -115,6 +121,8 @@ pub(super) struct Condition {
     pub stalled: AtomicBool,
     /// Why.
     pub stalled_by: Mutex<Option<Error>>,
+    /// The disk is full, and maintenance lives on its reserve: the room is not for callers.
+    pub reserve_in_use: AtomicBool,
     /// A read met an entry past its time since the clock was saved last.
     pub expiry_observed: AtomicBool,
     /// End without writing anything (crash tests).
@@ -136,6 +144,10 @@ impl Condition {
         }
         if self.stalled.load(Ordering::Relaxed) {
             return Err(self.stall_error());
+        }
+        if self.reserve_in_use.load(Ordering::SeqCst) {
+            let text = "nothing was changed, because the disk is full; maintenance is giving space back";
+            return Err(Error::new(ErrorKind::Full, text));
         }
         Ok(())
     }
@@ -191,6 +203,14 @@ pub(super) struct Counters {
     pub evicted_bytes: AtomicU64,
     pub rejected: AtomicU64,
     pub evictions_untold: AtomicU64,
+}
+
+impl Counters {
+    /// What a byte of records as stored was when it was handed in.
+    pub fn raw_per_stored_byte(&self) -> f64 {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed).max(1) as f64;
+        read(&self.raw_bytes_inserted) / read(&self.stored_bytes_inserted)
+    }
 }
 
 /// Adds to a counter that nothing is ordered by.

@@ -2,6 +2,7 @@
 //!
 //! It owns policy and scheduling; it waits for the writer, and the writer never for it.
 
+use std::error::Error as _;
 use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -19,10 +20,8 @@ use crate::config::{Compression, Maintenance};
 use crate::error::{ErrorKind, Result};
 use crate::io::Disk;
 
-/// Beyond the high trigger, each percent of garbage takes this many percent off what writers may hand in,
-const BRAKE_GAIN: f64 = 5.0;
-/// down to this share of what compactions give back.
-const BRAKE_LEAST: f64 = 0.2;
+/// Outdated segments measured at one look: some 5 ms each.
+const MEASURED_AT_ONCE: usize = 16;
 
 pub(super) struct CompactionWorker {
     system: CompactionSystem,
@@ -35,8 +34,6 @@ pub(super) struct CompactionWorker {
     stuck_share: f64,
     /// Compactions that ran by themselves since another task did.
     compactions_in_a_row: u32,
-    /// Bytes a second that compactions gave back lately.
-    reclaim_rate: f64,
 }
 
 impl CompactionWorker {
@@ -52,7 +49,6 @@ impl CompactionWorker {
             tuned_at_bytes: 0,
             saved_at_sequence: state.snapshots.last().map_or(0, |snapshot| snapshot.covers),
             stuck_share: 0.0,
-            reclaim_rate: 0.0,
             compactions_in_a_row: 0,
         }
     }
@@ -60,6 +56,8 @@ impl CompactionWorker {
     /// Works until `Close`, or until every sender is gone.
     pub(super) fn run<D: Disk, C: Clock>(mut self, shared: &Shared<D, C>) {
         let _notice = PanicNotice(&shared.condition);
+        self.system.find_reserve(shared);
+        self.system.keep_reserve(shared);
         loop {
             let request = self.requests.recv_timeout(shared.config.maintenance_interval);
             shared.state.take_request();
@@ -105,8 +103,30 @@ impl CompactionWorker {
     ) -> Result<TaskReport> {
         shared.condition.check_open()?;
         let _running = shared.state.begin(task);
+        let mut result = self.attempt(shared, task, trigger);
+        let frees_space = task != CompactionTask::OptimizeCompression;
+        if frees_space
+            && result.as_ref().is_err_and(crate::error::Error::is_full)
+            && self.system.give_up_reserve(shared)
+        {
+            result = self.attempt(shared, task, trigger);
+        }
+        self.system.end_pace();
+        self.system.keep_reserve(shared);
+        if result.as_ref().is_err_and(crate::error::Error::is_read_only) {
+            shared.condition.read_only.store(true, Ordering::SeqCst);
+        }
+        result
+    }
+
+    fn attempt<D: Disk, C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        task: CompactionTask,
+        trigger: Trigger,
+    ) -> Result<TaskReport> {
         let system = &mut self.system;
-        let result = match task {
+        match task {
             CompactionTask::CompactData => {
                 system.compact_data_file(shared, trigger).map(TaskReport::CompactData)
             }
@@ -129,11 +149,7 @@ impl CompactionWorker {
                 }
                 report.map(TaskReport::RebuildIndex)
             }
-        };
-        if result.as_ref().is_err_and(crate::error::Error::is_read_only) {
-            shared.condition.read_only.store(true, Ordering::SeqCst);
         }
-        result
     }
 
     /// Does what is due, most urgent first, until nothing is or somebody asks for something. Returns the tasks run.
@@ -142,7 +158,7 @@ impl CompactionWorker {
         // Logged; what is due is due all the same.
         drop(self.relieve(shared));
         while self.requests.is_empty() && !shared.state.is_closing() {
-            let Some(due) = self.due(shared) else { break };
+            let Some(due) = self.due(shared, trigger) else { break };
             let task = match due {
                 Due::Expiry => CompactionTask::CleanupExpired,
                 Due::Compaction => CompactionTask::CompactData,
@@ -171,6 +187,8 @@ impl CompactionWorker {
             tasks += 1;
         }
         shared.brake.set(None);
+        // The store may have grown without any task.
+        self.system.keep_reserve(shared);
         Ok(tasks)
     }
 
@@ -179,23 +197,21 @@ impl CompactionWorker {
         let circumstances = self.system.circumstances(shared);
         let garbage = Garbage::of(&self.system.accounts(shared), &circumstances);
         if report.bytes_reclaimed <= 0 {
-            self.stuck_share = garbage.share;
+            self.stuck_share = garbage.any_share();
             return;
         }
         self.stuck_share = 0.0;
-        let rate = report.bytes_reclaimed as f64 / report.duration.as_secs_f64().max(1e-3);
-        self.reclaim_rate =
-            if self.reclaim_rate == 0.0 { rate } else { 0.8 * self.reclaim_rate + 0.2 * rate };
-        // No more may come in than goes; the further beyond the trigger, the less.
-        let excess = garbage.share - circumstances.high_trigger();
-        let allowed = self.reclaim_rate * (1.0 - BRAKE_GAIN * excess).max(BRAKE_LEAST);
-        shared.brake.set((excess > 0.0).then_some(allowed as u64));
+        self.system.set_brake(shared, &garbage);
     }
 
-    fn due<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Option<Due> {
+    fn due<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>, trigger: Trigger) -> Option<Due> {
+        let segments_max = if trigger == Trigger::Automatic { MEASURED_AT_ONCE } else { usize::MAX };
+        if let Err(error) = self.system.measure_outdated(shared, segments_max) {
+            tracing::warn!(%error, "segments could not be measured; they are left as they are for now");
+        }
         let accounts = self.system.accounts(shared);
         let circumstances = self.system.circumstances(shared);
-        self.stuck_share = self.stuck_share.min(Garbage::of(&accounts, &circumstances).share);
+        self.stuck_share = self.stuck_share.min(Garbage::of(&accounts, &circumstances).any_share());
         let mut stats = ColdStats::default();
         add_accounts(&mut stats, &accounts);
         let inserted = shared.counters.raw_bytes_inserted.load(Ordering::Relaxed);
@@ -221,7 +237,15 @@ impl CompactionWorker {
         // `cancel` was for a task, which is over: callers who wait for room must not wait for the next one.
         shared.state.forget_cancel();
         let wanted = shared.ledger.begin_relief();
-        let result = self.system.make_room(shared, wanted);
+        let mut result = self.system.make_room(shared, wanted);
+        // The disk's own word, not the ledger's: a capacity that is exhausted is not what the reserve is for.
+        let is_disk_full = |error: &crate::error::Error| error.is_full() && error.source().is_some();
+        if result.as_ref().is_err_and(is_disk_full) && self.system.give_up_reserve(shared) {
+            result = self.system.make_room(shared, wanted);
+        }
+        if self.system.lives_on_reserve() {
+            self.system.keep_reserve(shared);
+        }
         if let Err(error) = &result {
             tracing::warn!(%error, "no room could be made");
         }
@@ -236,6 +260,8 @@ impl CompactionWorker {
         {
             return Ok(());
         }
+        // What was accepted may not be in the index yet.
+        self.system.wait_for_writer()?;
         let written = shared.in_flight.next_sequence() - 1 > self.saved_at_sequence;
         if !written || shared.index.entries() == 0 {
             return Ok(());

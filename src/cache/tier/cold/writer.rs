@@ -28,6 +28,11 @@ use crate::io::Disk;
 
 /// A batch is handed to the kernel when it has grown to this.
 const BATCH_BYTES: usize = 256 << 10;
+/// While records keep coming one by one, they are gathered for as long as this before the next look at the queue: a
+/// caller need not wake the writer for each, nor the writer call the kernel for each.
+const GATHER: Duration = Duration::from_micros(200);
+/// No accepted record is kept from the kernel for the sake of gathering any longer than this.
+const GATHER_MAX: Duration = Duration::from_millis(1);
 /// With no interval to keep, the writer looks at its clock this often.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// After a failed write, the next attempt comes after this.
@@ -47,6 +52,8 @@ pub(super) struct Writer<D: Disk> {
     /// Accepted writes lost since the last flush.
     lost: u64,
     synced_at: Instant,
+    /// When the first of the pending records was appended.
+    batch_begun: Instant,
 }
 
 struct Pending {
@@ -90,6 +97,7 @@ impl<D: Disk> Writer<D> {
             doomed: HashMap::new(),
             lost: 0,
             synced_at: Instant::now(),
+            batch_begun: Instant::now(),
         }
     }
 
@@ -113,7 +121,7 @@ impl<D: Disk> Writer<D> {
 
     fn next<C: Clock>(&mut self, shared: &Shared<D, C>) -> Next {
         // While there is more in the queue, batches grow; an empty queue ends the batch.
-        if let Ok(request) = self.requests.try_recv() {
+        if let Some(request) = self.queued() {
             return if self.is_sync_due(shared) {
                 self.sync_then(shared, request)
             } else {
@@ -122,13 +130,29 @@ impl<D: Disk> Writer<D> {
         }
         self.hand_over(shared);
         self.answer_acks(shared);
-        self.seal_aged(shared);
+        // The time before the queue: what was accepted by then has been written if nothing waits now.
+        let now_ms = shared.clock.now_ms();
+        if self.requests.is_empty() {
+            self.seal_aged(shared, now_ms);
+        }
         let wait = self.until_tick(shared);
         match self.requests.recv_timeout(wait) {
             Ok(request) => Next::Request(request),
             Err(RecvTimeoutError::Timeout) => Next::Tick,
             Err(RecvTimeoutError::Disconnected) => Next::End,
         }
+    }
+
+    /// The next request, if there is one; waits a little for it where a batch has been begun and nobody waits for it.
+    fn queued(&mut self) -> Option<WriteRequest> {
+        if let Ok(request) = self.requests.try_recv() {
+            return Some(request);
+        }
+        if self.pending.is_empty() || !self.acks.is_empty() || self.batch_begun.elapsed() >= GATHER_MAX {
+            return None;
+        }
+        std::thread::sleep(GATHER);
+        self.requests.try_recv().ok()
     }
 
     fn sync_then<C: Clock>(&mut self, shared: &Shared<D, C>, request: WriteRequest) -> Next {
@@ -175,7 +199,10 @@ impl<D: Disk> Writer<D> {
         }
         self.hand_over(shared);
         self.bury_doomed(shared);
-        self.seal_aged(shared);
+        if sync_due {
+            // The queue may never be empty; otherwise `next` seals.
+            self.seal_aged(shared, shared.clock.now_ms());
+        }
         let observed = shared.condition.expiry_observed.load(Ordering::Relaxed);
         if sync_due
             && (self.storage.is_dirty() || observed)
@@ -201,7 +228,7 @@ impl<D: Disk> Writer<D> {
                 // Dropped before the request and its reply: whoever learns of a panic by it finds the store closed.
                 let _notice = PanicNotice(&shared.condition);
                 self.hand_over(shared);
-                self.seal_aged(shared);
+                self.seal_aged(shared, shared.clock.now_ms());
                 self.answer(shared, &request);
             }
         }
@@ -273,14 +300,16 @@ impl<D: Disk> Writer<D> {
             }
         };
         let size = if record.meta.tombstone { SizeClass::SHADOW } else { SizeClass::of(bytes) };
-        let replaced = shared.index.set(id, IndexEntry { location, size });
+        let replaced = shared.hand_over().point(id, IndexEntry { location, size });
         record.meta.first = replaced.is_none();
         if let Some(replaced) = replaced {
             record.meta.outlasts = self.outlasts(shared, &record.meta, replaced);
-            shared.slab.note_dead(replaced);
         }
         self.storage.append(group, record.hash, &record.meta, &record.stored, record.sum);
         self.doomed.remove(&record.hash);
+        if self.pending.is_empty() {
+            self.batch_begun = Instant::now();
+        }
         self.pending.push(Pending { record, location: Some(location), replaced, charge });
     }
 
@@ -288,11 +317,16 @@ impl<D: Disk> Writer<D> {
     fn place<C: Clock>(&mut self, shared: &Shared<D, C>, record: &EncodedRecord) -> Result<(u8, Location)> {
         let (group, seal_age_ms) = self.group_of(shared, record)?;
         let sequence = record.meta.sequence;
-        let base_sequence = self.frontier.next().min(sequence);
-        let placement =
-            Placement { group, seal_age_ms, bytes: record.meta.record_bytes(), sequence, base_sequence };
+        let placement = Placement {
+            group,
+            accepted_ms: record.meta.expires_at_ms.saturating_sub(record.ttl_ms),
+            seal_age_ms,
+            bytes: record.meta.record_bytes(),
+            sequence,
+            base_sequence: self.frontier.next().min(sequence),
+        };
         if self.storage.wants_seal(shared.segment_bytes(), &placement) {
-            self.hand_over(shared);
+            self.write_batch(shared);
         }
         self.check_writable(shared)?;
         self.storage.place(shared, &placement).map(|location| (group, location))
@@ -309,7 +343,7 @@ impl<D: Disk> Writer<D> {
         }
         let group = self.groups.group_of(record.ttl_ms);
         if group.renewed {
-            self.hand_over(shared);
+            self.write_batch(shared);
             self.check_writable(shared)?;
             self.storage.seal(shared, group.number)?;
         }
@@ -352,41 +386,45 @@ impl<D: Disk> Writer<D> {
     }
 
     /// Seals what has come of age. The batch has just been handed over.
-    fn seal_aged<C: Clock>(&mut self, shared: &Shared<D, C>) {
-        if self.storage.next_seal_ms() == u64::MAX || self.check_writable(shared).is_err() {
-            return;
-        }
-        let now_ms = shared.clock.now_ms();
+    fn seal_aged<C: Clock>(&mut self, shared: &Shared<D, C>, now_ms: u64) {
         if self.storage.next_seal_ms() <= now_ms
+            && self.check_writable(shared).is_ok()
             && let Err(error) = self.seal(shared, Some(now_ms))
         {
             self.note_failure(shared, &error);
         }
     }
 
-    /// Writes the batch; then, and only then, lets go of the in-flight copies.
+    /// Writes the batch, and says how far the index has come. Not while a record is being placed: the frontier has it,
+    /// the index not yet, and a snapshot taken meanwhile would be without it and claim to have it (N1).
     fn hand_over<C: Clock>(&mut self, shared: &Shared<D, C>) {
-        if !self.pending.is_empty() {
-            let failed = self.storage.write_out(shared);
-            let pending = std::mem::take(&mut self.pending);
-            let (lost, written): (Vec<Pending>, Vec<Pending>) =
-                pending.into_iter().partition(|pending| pending.is_in(&failed));
-            for (slot, error) in failed {
-                if let Err(left) = self.storage.discard(slot) {
-                    self.note_failure(shared, &left);
-                }
-                self.note_failure(shared, &error);
-            }
-            self.lose(shared, &lost);
-            self.let_go(shared, written);
-        }
+        self.write_batch(shared);
         shared.processed_sequence.store(self.frontier.next() - 1, Ordering::SeqCst);
+    }
+
+    /// Writes the batch; then, and only then, lets go of the in-flight copies.
+    fn write_batch<C: Clock>(&mut self, shared: &Shared<D, C>) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let failed = self.storage.write_out(shared);
+        let pending = std::mem::take(&mut self.pending);
+        let (lost, written): (Vec<Pending>, Vec<Pending>) =
+            pending.into_iter().partition(|pending| pending.is_in(&failed));
+        for (slot, error) in failed {
+            if let Err(left) = self.storage.discard(slot) {
+                self.note_failure(shared, &left);
+            }
+            self.note_failure(shared, &error);
+        }
+        self.lose(shared, &lost);
+        self.let_go(shared, written);
     }
 
     fn let_go<C: Clock>(&mut self, shared: &Shared<D, C>, pending: Vec<Pending>) {
         let mut charge = 0;
         for Pending { record, charge: bytes, .. } in &pending {
-            shared.in_flight.remove(EntryId::of(record.hash), record.meta.sequence);
+            shared.hand_over().let_go(EntryId::of(record.hash), record.meta.sequence);
             charge += bytes;
         }
         shared.release(charge, &self.waker);
@@ -399,19 +437,14 @@ impl<D: Disk> Writer<D> {
     /// in the batch, each gives way to what it replaced.
     fn lose<C: Clock>(&mut self, shared: &Shared<D, C>, records: &[Pending]) {
         for Pending { record, location, replaced, charge } in records.iter().rev() {
-            let id = EntryId::of(record.hash);
-            let shadow = replaced.map(|replaced| IndexEntry { size: SizeClass::SHADOW, ..replaced });
-            let standing = location.or(replaced.map(|replaced| replaced.location));
-            let stood = standing.is_some_and(|standing| shared.index.replace_if(id, standing, shadow));
-            match (replaced, key_of(record, shared)) {
-                // With no older one there is nothing to bury; a newer one in another segment has buried it already.
-                (None, _) => {}
-                (Some(_), _) if !stood => {}
-                (Some(_), Some(key)) => drop(self.doomed.insert(record.hash, key)),
-                // Its key cannot be told, so nothing can bury what it replaced.
-                (Some(_), None) => shared.condition.read_only.store(true, Ordering::SeqCst),
+            let (id, sequence) = (EntryId::of(record.hash), record.meta.sequence);
+            if shared.hand_over().lose(id, sequence, *location, *replaced) {
+                match key_of(record, shared) {
+                    Some(key) => drop(self.doomed.insert(record.hash, key)),
+                    // Its key cannot be told, so nothing can bury what it replaced.
+                    None => shared.condition.read_only.store(true, Ordering::SeqCst),
+                }
             }
-            shared.in_flight.remove(id, record.meta.sequence);
             shared.release(*charge, &self.waker);
         }
         for Pending { record, .. } in

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::cache::tier::cold::core::manifest::replace_file;
 use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::core::recovery::is_damage;
 use crate::cache::tier::cold::core::segment::{ReadError, read_footer, scan_records};
@@ -117,6 +118,22 @@ pub(super) fn remove_file<D: Disk, C: Clock>(shared: &Shared<D, C>, path: &std::
             tracing::warn!(path = %path.display(), %error, "left behind; the next start removes it");
         }
     }
+}
+
+/// Writes or replaces a file in one step, and keeps the ledger: both are there until the new one has taken the name.
+pub(super) fn replace_counted<D: Disk, C: Clock>(
+    shared: &Shared<D, C>,
+    path: &std::path::Path,
+    bytes: &[u8],
+) -> Result<()> {
+    let before = shared.disk.open_read(path).and_then(|file| file.len()).unwrap_or(0);
+    let new = in_blocks(bytes.len() as u64);
+    shared.ledger.enter(new);
+    let replaced = replace_file(&shared.disk, &shared.config.dir, path, bytes);
+    // After a failed sync of the directory the new one has the name all the same.
+    let has_name = replaced.as_ref().err().is_none_or(Error::is_read_only);
+    shared.ledger.strike(if has_name { in_blocks(before) } else { new });
+    replaced
 }
 
 /// Makes the directory's names durable.

@@ -1,8 +1,9 @@
-//! The pace of maintenance that runs by itself: as slow as space allows.
+//! The pace of maintenance that runs by itself, as slow as space allows; and of writers, where that is not enough.
 //!
-//! The rate follows the garbage: between the low trigger and the high one it rises from a trickle to everything the disk
-//! gives, so that it settles where as much is collected as is made. A deadline keeps a trickle from lasting for ever.
-//! What somebody waits for is not paced.
+//! Both follow the garbage, by its place between the low trigger and the high one. The collector's rate rises from a
+//! trickle to everything the disk gives, so that it settles where as much is collected as is made. If that is past most
+//! of the way, writers are let in at the rate at which compactions give back, and the fewer the nearer the high trigger
+//! is. A deadline keeps a trickle from lasting for ever. What somebody waits for is not paced.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +11,16 @@ use super::policy::{Circumstances, Garbage};
 
 /// Bytes a second, read and written, at the low trigger,
 const RATE_MIN: f64 = (16 << 20) as f64;
-/// and just below the high one; beyond it there is no limit.
+/// and just below this part of the way to the high one; from there on there is no limit.
 const RATE_MAX: f64 = (1 << 30) as f64;
+const UNLIMITED_FROM: f64 = 0.7;
+/// From this part of the way on writers are held back. At `BRAKE_LEVEL` they may hand in just what compactions give back,
+/// and so much more or less for each hundredth of the way,
+const BRAKE_FROM: f64 = 0.75;
+const BRAKE_LEVEL: f64 = 0.88;
+const BRAKE_GAIN: f64 = 8.0;
+/// but never less than this share of it.
+const BRAKE_LEAST: f64 = 0.1;
 /// What is worth collecting now is collected within this time.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Shorter waits than this are saved up: the clock and the scheduler cost as much.
@@ -21,8 +30,7 @@ const NAP_MAX: Duration = Duration::from_millis(5);
 
 /// Bytes a second for maintenance; `None` = no limit.
 pub(super) fn rate_for(garbage: &Garbage, bytes: u64, circumstances: &Circumstances) -> Option<f64> {
-    let (low, high) = (circumstances.dead_ratio_max, circumstances.high_trigger());
-    let urgency = (garbage.share - low) / (high - low);
+    let urgency = way_to_high(garbage, circumstances) / UNLIMITED_FROM;
     if urgency >= 1.0 {
         return None;
     }
@@ -31,23 +39,50 @@ pub(super) fn rate_for(garbage: &Garbage, bytes: u64, circumstances: &Circumstan
     Some(by_garbage.max(by_deadline))
 }
 
+/// Stored bytes a second that writers may hand in, if compactions give back so many; `None` = as many as come.
+pub(super) fn allowance(garbage: &Garbage, reclaim_rate: f64, circumstances: &Circumstances) -> Option<f64> {
+    let way = way_to_high(garbage, circumstances);
+    if way < BRAKE_FROM || reclaim_rate <= 0.0 {
+        return None;
+    }
+    Some(reclaim_rate * (1.0 + BRAKE_GAIN * (BRAKE_LEVEL - way)).max(BRAKE_LEAST))
+}
+
+/// Where the garbage is on the way from the low trigger (0) to the high one (1).
+fn way_to_high(garbage: &Garbage, circumstances: &Circumstances) -> f64 {
+    let (low, high) = (circumstances.dead_ratio_max, circumstances.high_trigger());
+    (garbage.share - low) / (high - low)
+}
+
 /// Keeps a task to its rate.
 #[derive(Debug)]
 pub(super) struct Pacer {
     rate: Option<f64>,
+    automatic: bool,
     started: Instant,
     bytes: u64,
+    /// Time spent waiting.
+    pub napped: Duration,
 }
 
 impl Pacer {
-    /// No limit.
+    /// A task that somebody waits for: no limit.
     pub(super) fn unlimited() -> Self {
-        Self::new(None)
+        Self::new(None, false)
     }
 
-    /// A task that begins now, at this rate in bytes a second.
-    pub(super) fn new(rate: Option<f64>) -> Self {
-        Self { rate, started: Instant::now(), bytes: 0 }
+    /// A task that begins now, by itself, at this rate in bytes a second.
+    pub(super) fn automatic(rate: Option<f64>) -> Self {
+        Self::new(rate, true)
+    }
+
+    fn new(rate: Option<f64>, automatic: bool) -> Self {
+        Self { rate, automatic, started: Instant::now(), bytes: 0, napped: Duration::ZERO }
+    }
+
+    /// Whether the task runs by itself.
+    pub(super) fn is_automatic(&self) -> bool {
+        self.automatic
     }
 
     /// Takes note of bytes read or written, and waits for as long as they are early; ends early once `hurry` says that
@@ -61,7 +96,9 @@ impl Pacer {
             if early < NAP_MIN || hurry() {
                 return;
             }
+            let began = Instant::now();
             std::thread::sleep(early.min(NAP_MAX));
+            self.napped += began.elapsed();
         }
     }
 }

@@ -14,8 +14,8 @@ const SMALL_SEGMENTS: usize = 4;
 const SMALL_SEGMENTS_DUE: usize = 16;
 /// Asked for by hand, compaction takes every segment of which it can give this share back.
 const REQUESTED_RATIO: f64 = 0.02;
-/// Stored anew, a segment must shrink by this factor to be worth the CPU time.
-const RECOMPRESSION_GAIN: f64 = 1.1;
+/// Stored anew, a segment must shrink by this share to be worth the CPU time.
+const RECOMPRESSION_PERCENT: u8 = 10;
 /// Victims of one commit hold at most this many segments' bytes.
 const ROUND_SEGMENTS: u64 = 16;
 /// By itself, a compaction moves this many segments' live bytes in one commit: outputs come out full, and whatever is
@@ -59,8 +59,6 @@ pub(in crate::cache::tier::cold) struct Circumstances {
     pub dead_ratio_max: f64,
     /// Every kept snapshot reflects all operations up to this sequence number.
     pub covered: u64,
-    /// Raw / stored bytes that the current parameters are expected to reach; 0 = unknown.
-    pub expected_ratio: f64,
     /// Segments with a lower number were begun before the current parameters were chosen.
     pub parameters_since: u64,
 }
@@ -69,6 +67,15 @@ impl Circumstances {
     /// Share of garbage beyond which everything is collected, whatever it costs.
     pub fn high_trigger(&self) -> f64 {
         self.dead_ratio_max + (1.0 - self.dead_ratio_max) * HIGH_TRIGGER_SHARE
+    }
+
+    /// Whether what storing a segment anew saves has to be measured before it can be decided.
+    pub fn wants_measuring(&self, account: &AccountView) -> bool {
+        self.is_older_than_parameters(account) && account.saving_percent.is_none()
+    }
+
+    fn is_older_than_parameters(&self, account: &AccountView) -> bool {
+        account.sealed && account.identity.segment_id < self.parameters_since
     }
 
     /// Whether all of a segment dies soon by itself.
@@ -130,7 +137,7 @@ impl Garbage {
             if !wants_recompression(account, circumstances) {
                 return 0.0;
             }
-            account.live_bytes() as f64 * (1.0 - ratio_of(account) / circumstances.expected_ratio)
+            saving_bytes(account)
         };
         let worthwhile =
             |account: &AccountView| circumstances.worthwhile_bytes(account) as f64 + saved(account);
@@ -138,6 +145,11 @@ impl Garbage {
             worthwhile_share: sum(&worthwhile) / bytes,
             share: sum(&|account| account.reclaimable_bytes() as f64) / bytes,
         }
+    }
+
+    /// Everything, or what is worth collecting if that is more.
+    pub fn any_share(&self) -> f64 {
+        self.share.max(self.worthwhile_share)
     }
 
     /// Whether a compaction is due.
@@ -156,8 +168,9 @@ pub(in crate::cache::tier::cold) fn is_replaced(account: &AccountView) -> bool {
     account.live_records() == 0 && account.summary.tombstones == 0 && account.expired_records == 0
 }
 
-fn ratio_of(account: &AccountView) -> f64 {
-    account.summary.raw_bytes as f64 / account.summary.payload_bytes.max(1) as f64
+/// Bytes that storing a segment anew saves.
+fn saving_bytes(account: &AccountView) -> f64 {
+    account.live_bytes() as f64 * f64::from(account.saving_percent.unwrap_or(0)) / 100.0
 }
 
 /// The victims of the next commit of a compaction that runs by itself; none if nothing is due.
@@ -298,7 +311,7 @@ fn class_of(account: &AccountView) -> u8 {
 fn score(victim: &Victim, circumstances: &Circumstances) -> f64 {
     let account = &victim.account;
     let gain = match victim.recompress {
-        true => account.live_bytes() as f64 * (1.0 - ratio_of(account) / circumstances.expected_ratio),
+        true => saving_bytes(account),
         false => 0.0,
     };
     let live = (account.live_bytes() as f64 - gain) / account.summary.record_bytes().max(1) as f64;
@@ -312,14 +325,10 @@ fn wants_recompression(account: &AccountView, circumstances: &Circumstances) -> 
     is_outdated(account, circumstances) && !circumstances.is_dying(account)
 }
 
-/// Whether the segment's ratio is behind the expected one; once only, whatever comes of it.
+/// Whether the segment is older than the parameters, and gains by them; once only, whatever comes of it.
 fn is_outdated(account: &AccountView, circumstances: &Circumstances) -> bool {
-    let summary = &account.summary;
-    let begun_before = account.identity.segment_id < circumstances.parameters_since;
-    if !begun_before || !account.sealed || summary.payload_bytes == 0 {
-        return false;
-    }
-    circumstances.expected_ratio > ratio_of(account) * RECOMPRESSION_GAIN
+    circumstances.is_older_than_parameters(account)
+        && account.saving_percent.is_some_and(|percent| percent >= RECOMPRESSION_PERCENT)
 }
 
 fn into_rounds(victims: Vec<Victim>, round_bytes: u64) -> Vec<Vec<Victim>> {
@@ -432,7 +441,7 @@ pub(in crate::cache::tier::cold) struct Pulse {
     pub snapshot_bytes: u64,
     /// Compactions that ran by themselves since another task did.
     pub compactions_in_a_row: u32,
-    /// Garbage found, and left, by the last automatic compaction: what it could not give back.
+    /// Garbage found, and left, by the last automatic compaction: what it could not give back. 0 = it could.
     pub stuck_share: f64,
 }
 
@@ -471,9 +480,9 @@ pub(in crate::cache::tier::cold) fn choose_task(accounts: &[AccountView], pulse:
 fn is_compaction_due(accounts: &[AccountView], pulse: &Pulse) -> bool {
     let circumstances = &pulse.circumstances;
     let garbage = Garbage::of(accounts, circumstances);
-    let stuck = garbage.share <= pulse.stuck_share + 0.01;
     // What was left lately is not tried again at once, however little it is.
     let tried = pulse.stuck_share > 0.0;
+    let stuck = tried && garbage.any_share() <= pulse.stuck_share + 0.01;
     (!stuck && wants_roll(accounts, circumstances))
         || (!tried && accounts.iter().any(|account| circumstances.is_spent(account)))
         || accounts.iter().any(|account| circumstances.is_free(account))

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::survivor_groups::SurvivorGroups;
-use crate::cache::tier::cold::compression::compress;
+use crate::cache::tier::cold::compression::{Encoded, compress};
 use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::core::segment::{
     ReadError, decode_record, place_of, read_footer, scan_records,
@@ -197,14 +197,7 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
     }
 
     fn push_recompressed(&mut self, survivor: &Survivor, meta: RecordMeta, raw: &[u8]) -> Result<()> {
-        let (key, value) = raw.split_at(meta.key_len as usize);
-        let parameters = self.shared.parameters(raw.len());
-        let (encoded, dictionary_id) = {
-            let dictionary = self.shared.dictionaries.read(parameters.dictionary);
-            let encoded = compress(key, value, parameters, dictionary.as_ref(), 0);
-            let id = dictionary.as_ref().filter(|_| encoded.dictionary != 0).map_or(0, |found| found.id());
-            (encoded, id)
-        };
+        let (encoded, dictionary_id) = stored_anew(self.shared, meta.key_len, raw);
         let meta = RecordMeta {
             stored_len: encoded.stored.len() as u32,
             codec: encoded.codec as u8,
@@ -375,6 +368,20 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
             }
         }
     }
+}
+
+/// A record by the parameters in force now, and the identity of the dictionary that it needs (0 = none).
+pub(super) fn stored_anew<D: Disk, C: Clock>(
+    shared: &Shared<D, C>,
+    key_len: u32,
+    raw: &[u8],
+) -> (Encoded, u64) {
+    let (key, value) = raw.split_at(key_len as usize);
+    let parameters = shared.parameters(raw.len());
+    let dictionary = shared.dictionaries.read(parameters.dictionary);
+    let encoded = compress(key, value, parameters, dictionary.as_ref(), 0);
+    let id = dictionary.as_ref().filter(|_| encoded.dictionary != 0).map_or(0, |found| found.id());
+    (encoded, id)
 }
 
 /// Whether a segment with this base can hold the sequence number.

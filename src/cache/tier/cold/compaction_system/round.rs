@@ -45,14 +45,14 @@ impl CompactionSystem {
         report: &mut CompactionReport,
     ) -> Result<()> {
         self.cover_what_was_lost(shared)?;
-        let before = report.clone();
+        let before = (report.clone(), self.copied_by_eviction);
         let (mut listed, mut relocation) = self.relocate(shared, victims, keep, progress, report)?;
         if relocation.damaged.iter().any(|survivor| survivor.row.sequence > self.covered()) {
             // What is lost may have kept something older away: a snapshot does so from now on (C10). The round starts
             // again behind it: a snapshot in the middle of a round would know some of what the round does not.
             relocation.discard();
             self.cover_all(shared)?;
-            *report = before;
+            (*report, self.copied_by_eviction) = before;
             (listed, relocation) = self.relocate(shared, victims, keep, progress, report)?;
         }
         if listed.is_empty() {
@@ -269,9 +269,7 @@ impl CompactionSystem {
         };
         self.watermark = watermark;
         for moved in &relocation.moved {
-            if !shared.index.relocate(moved.id, moved.from, moved.to) {
-                shared.slab.note_dead(moved.to);
-            }
+            shared.hand_over().repoint(moved.id, moved.from, moved.to);
         }
         for survivor in &relocation.damaged {
             shared.index.replace_if(EntryId::of(survivor.row.hash), survivor.from, None);

@@ -90,17 +90,9 @@ impl CompactionSystem {
             let pilot = PILOT_ENTRIES.min(wanted / CLASSES);
             while draw.strata[stratum].drawn < pilot && draw.draw(stratum)? {}
         }
-        let estimate = |class: usize, of: fn(&Stratum, usize) -> f64| {
-            draw.strata.iter().map(|stratum| of(stratum, class)).sum::<f64>()
-        };
-        let entries: [f64; CLASSES] = std::array::from_fn(|class| estimate(class, Stratum::entries_of));
-        let raw_bytes: [f64; CLASSES] = std::array::from_fn(|class| estimate(class, Stratum::bytes_of));
-        let quotas = quotas(&entries, &raw_bytes, wanted);
-        let mut sampled = Sampled {
-            entries: entries.map(|entries| (entries * scale).round() as u64),
-            raw_bytes: raw_bytes.map(|bytes| (bytes * scale).round() as u64),
-            ..Sampled::default()
-        };
+        let entries = draw.estimate(Stratum::entries_of);
+        let quotas = quotas(&entries, &draw.estimate(Stratum::bytes_of), wanted);
+        let mut sampled = Sampled::default();
         for (class, quota) in quotas.into_iter().enumerate() {
             for stratum in 0..CLASSES {
                 let share = draw.strata[stratum].entries_of(class) / entries[class].max(1.0);
@@ -109,6 +101,9 @@ impl CompactionSystem {
             }
         }
         draw.fill_up(&mut sampled.samples)?;
+        // Once more, now that more is known.
+        sampled.entries = draw.estimate(Stratum::entries_of).map(|entries| (entries * scale).round() as u64);
+        sampled.raw_bytes = draw.estimate(Stratum::bytes_of).map(|bytes| (bytes * scale).round() as u64);
         Ok(sampled)
     }
 }
@@ -167,6 +162,11 @@ struct Draw<'a, D: Disk, C: Clock> {
 }
 
 impl<D: Disk, C: Clock> Draw<'_, D, C> {
+    /// Of each class among the entries seen, by what was read so far.
+    fn estimate(&self, of: fn(&Stratum, usize) -> f64) -> [f64; CLASSES] {
+        std::array::from_fn(|class| self.strata.iter().map(|stratum| of(stratum, class)).sum())
+    }
+
     /// Reads one more entry of a stratum into its pool; false if there is none left, or enough has been read.
     fn draw(&mut self, stratum: usize) -> Result<bool> {
         let place = &mut self.strata[stratum];

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::files::remove_file;
+use super::files::{remove_file, replace_counted};
 use super::sampling::{SAMPLED_AT, Sampled};
 use super::{CompactionSystem, TuningReport};
 use crate::cache::memory::efficiency_analyzer::{
@@ -12,12 +12,9 @@ use crate::cache::memory::efficiency_analyzer::{
 };
 use crate::cache::tier::cold::classes::{CLASSES, class_bytes_max};
 use crate::cache::tier::cold::compression::CompressionParameters;
-use crate::cache::tier::cold::core::manifest::replace_file;
 use crate::cache::tier::cold::core::names;
-use crate::cache::tier::cold::core::tuning_file::write_report;
+use crate::cache::tier::cold::core::tuning_file::encode_report;
 use crate::cache::tier::cold::dictionary::Dictionary;
-use crate::cache::tier::cold::ledger::in_blocks;
-use crate::cache::tier::cold::message::WriteRequest;
 use crate::cache::tier::cold::parameters::{ParametersInForce, parameters_entry};
 use crate::cache::tier::cold::report::{ClassReport, CompressionChoice};
 use crate::cache::tier::cold::serialization::dictionary::{dictionary_id, encode_dictionary};
@@ -190,6 +187,7 @@ impl CompactionSystem {
             }
         }
         shared.set_parameters(&after);
+        shared.slab.forget_savings();
         for slot in shared.dictionaries.slots() {
             shared.dictionaries.set_levels(slot, &after.levels_of(slot));
         }
@@ -245,11 +243,7 @@ impl CompactionSystem {
             .map_err(|error| Error::corruption(format!("a freshly trained dictionary: {error}")))?;
         let path = names::dictionary(dir, slot, id);
         let encoded = encode_dictionary(slot, bytes);
-        shared.ledger.enter(in_blocks(encoded.len() as u64));
-        if let Err(error) = replace_file(&shared.disk, dir, &path, &encoded) {
-            shared.ledger.strike(in_blocks(encoded.len() as u64));
-            return Err(error);
-        }
+        replace_counted(shared, &path, &encoded)?;
         let entry = DictionaryEntry { slot, id, bytes: bytes.len() as u32 };
         if let Err(error) = self.commit(Edit::AddDictionary(entry.clone())) {
             // If the commit may be on disk, so must the file be.
@@ -294,7 +288,7 @@ impl CompactionSystem {
             // is in the queue. So once these have let go, and the queue has passed a barrier, every record that needs it is in
             // an account.
             shared.dictionaries.wait_for_readers(slot);
-            self.ask(|reply| WriteRequest::Barrier { sync: false, reply })?;
+            self.wait_for_writer()?;
             if used() {
                 continue;
             }
@@ -345,7 +339,7 @@ fn expected_ratio(analysis: &Analysis, sampled: &Sampled) -> f64 {
 
 /// Writes the explanation down. A store that cannot is none the worse, unless the directory's sync failed.
 fn explain<D: Disk, C: Clock>(shared: &Shared<D, C>, report: &TuningReport) -> Result<()> {
-    match write_report(&shared.disk, &shared.config.dir, report) {
+    match replace_counted(shared, &shared.config.dir.join(names::TUNING), &encode_report(report)) {
         Err(error) if error.is_read_only() => Err(error),
         Err(error) => {
             tracing::warn!(%error, "the tuning took effect, but its explanation was not written down");

@@ -36,6 +36,9 @@ pub(super) struct ActiveSegment<F> {
     dirty: bool,
     /// Earliest expiry among the rows not published yet.
     expiry_min_ms: u64,
+    /// A seal has begun: where its footer goes, and what that says once it is written. No record follows (W2).
+    footer_at: Option<u64>,
+    footed: Option<SegmentSummary>,
     /// Store time at which it is sealed whatever it holds; `u64::MAX` = only when it is full.
     pub seal_at_ms: u64,
 }
@@ -60,6 +63,8 @@ impl<F: DiskFile> ActiveSegment<F> {
             written_class_bytes: 0,
             dirty: true,
             expiry_min_ms: u64::MAX,
+            footer_at: None,
+            footed: None,
             seal_at_ms,
         }
     }
@@ -112,7 +117,7 @@ impl<F: DiskFile> ActiveSegment<F> {
     /// Whether a record of this size and sequence number needs another segment.
     pub fn is_full_for(&self, segment_bytes: u64, record_bytes: usize, sequence: u64) -> bool {
         let fits = self.end() + record_bytes as u64 <= segment_bytes || self.rows.is_empty();
-        !fits || u32::try_from(sequence - self.identity.base_sequence).is_err()
+        self.footer_at.is_some() || !fits || u32::try_from(sequence - self.identity.base_sequence).is_err()
     }
 
     /// Appends a record to the buffer.
@@ -164,16 +169,24 @@ impl<F: DiskFile> ActiveSegment<F> {
         Ok(())
     }
 
-    /// Writes the footer behind the records; returns the final summary and the footer's length. The buffer must be
-    /// empty.
+    /// Writes the footer behind the records, once; returns the final summary and the bytes written. The buffer must be
+    /// empty. What fails is tried again in the same place.
     pub fn write_footer(&mut self) -> std::io::Result<(SegmentSummary, u64)> {
+        if let Some(summary) = self.footed {
+            return Ok((summary, 0));
+        }
         let mut summary = self.summary;
-        // A failed write may have left the file longer than its records; the footer goes to its very end.
-        let footer_at = self.file.len()?.max(self.written).next_multiple_of(RECORD_ALIGN as u64);
+        let footer_at = match self.footer_at {
+            Some(footer_at) => footer_at,
+            // A failed write may have left the file longer than its records; the footer goes to its very end.
+            None => self.file.len()?.max(self.written).next_multiple_of(RECORD_ALIGN as u64),
+        };
+        self.footer_at = Some(footer_at);
         let SegmentIdentity { segment_id, nonce, .. } = self.identity;
         let footer = encode_footer(segment_id, nonce, footer_at, &self.rows, &mut summary);
         self.dirty = true;
         self.file.write_full_at(&footer, footer_at)?;
+        self.footed = Some(summary);
         Ok((summary, footer.len() as u64))
     }
 }

@@ -196,6 +196,8 @@ pub struct Manifest<D: Disk> {
     /// Number of the last edit that is durable; 0 until the first sync.
     synced: u64,
     state: ManifestState,
+    /// Edits in force that found no room in the file: they go before the next one.
+    owed: Vec<(u64, Edit)>,
 }
 
 impl<D: Disk> Manifest<D> {
@@ -223,8 +225,18 @@ impl<D: Disk> Manifest<D> {
         file.sync().map_err(|error| Error::io("sync", &path, error))?;
         disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
         let end = bytes.len() as u64;
-        let synced = state.edit;
-        Ok(Self { dir: dir.into(), path, number, file, end, start_bytes: end, dirty: false, synced, state })
+        Ok(Self {
+            dir: dir.into(),
+            path,
+            number,
+            file,
+            end,
+            start_bytes: end,
+            dirty: false,
+            synced: state.edit,
+            state,
+            owed: Vec::new(),
+        })
     }
 
     /// Goes on with a manifest that was read whole, and enters what was adopted.
@@ -241,11 +253,12 @@ impl<D: Disk> Manifest<D> {
             dirty: false,
             synced: 0,
             state: loaded.state.clone(),
+            owed: Vec::new(),
         };
         // The state has had these edits; in the file they get the numbers they have there.
         manifest.state.edit -= loaded.adopted.len() as u64;
         for entry in &loaded.adopted {
-            manifest.append(&Edit::AddSegment(entry.clone()))?;
+            manifest.append_or_owe(Edit::AddSegment(entry.clone()))?;
         }
         Ok(manifest)
     }
@@ -265,18 +278,55 @@ impl<D: Disk> Manifest<D> {
     /// # Errors
     /// When it cannot be written; then it does not count, and the next edit takes its place.
     pub fn append(&mut self, edit: &Edit) -> Result<u64> {
+        self.write_owed()?;
         let number = self.state.edit + 1;
+        self.write(number, edit)?;
+        self.state.apply(number, edit);
+        Ok(number)
+    }
+
+    /// Appends an edit that only says what the files show anyhow. Where the disk is full it is in force all the same,
+    /// and written before the next one: without it the store would count on what it has lost (N2).
+    ///
+    /// # Errors
+    /// As `append`, but for a full disk.
+    pub fn append_or_owe(&mut self, edit: Edit) -> Result<()> {
+        let number = self.state.edit + 1;
+        match self.write_owed().and_then(|()| self.write(number, &edit)) {
+            Err(error) if error.is_full() => self.owed.push((number, edit.clone())),
+            outcome => outcome?,
+        }
+        self.state.apply(number, &edit);
+        Ok(())
+    }
+
+    /// Whether edits in force are not in the file.
+    pub fn owes(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    /// Writes what is owed, as far as there is room.
+    pub fn write_owed(&mut self) -> Result<()> {
+        while let Some((number, edit)) = self.owed.first().cloned() {
+            self.write(number, &edit)?;
+            self.owed.remove(0);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, number: u64, edit: &Edit) -> Result<()> {
         let bytes = encode_edit(number, self.synced, edit);
         if let Err(error) = self.file.write_full_at(&bytes, self.end) {
             let error = Error::io("append to", &self.path, error);
             // The first copy may have been written whole: it must not come into force at the next start.
             // Synced, because the kernel may have stored that copy already.
-            let blank = vec![0; bytes.len() / 2];
             let blanked = (|| {
-                if self.file.len()? <= self.end {
-                    return Ok(()); // Nothing of it was written.
+                // No more than there is: a full disk would refuse that too.
+                let left = self.file.len()?.saturating_sub(self.end).min(bytes.len() as u64 / 2);
+                if left == 0 {
+                    return Ok(());
                 }
-                self.file.write_full_at(&blank, self.end)?;
+                self.file.write_full_at(&vec![0; left as usize], self.end)?;
                 self.file.sync()
             })();
             if let Err(blank_error) = blanked {
@@ -287,8 +337,7 @@ impl<D: Disk> Manifest<D> {
         }
         self.end += bytes.len() as u64;
         self.dirty = true;
-        self.state.apply(number, edit);
-        Ok(number)
+        Ok(())
     }
 
     /// Makes the edits durable.
@@ -307,7 +356,7 @@ impl<D: Disk> Manifest<D> {
             )
         })?;
         self.dirty = false;
-        self.synced = self.state.edit;
+        self.synced = self.owed.first().map_or(self.state.edit, |(number, _)| number - 1);
         Ok(())
     }
 

@@ -10,6 +10,9 @@ pub const CURRENT: &str = "CURRENT";
 /// The last tuning, explained.
 pub const TUNING: &str = "TUNING";
 
+/// Room kept for maintenance on a full disk.
+pub const RESERVE: &str = "RESERVE";
+
 /// What a file in the directory is, judged by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
@@ -23,7 +26,7 @@ pub enum FileKind {
     Manifest(u64),
     /// Something that was being written.
     Temporary,
-    /// The lock, the pointer to the manifest, or the explanation of the last tuning.
+    /// The lock, the pointer to the manifest, the explanation of the last tuning, or the reserve.
     Fixed,
     /// Not ours: never touched.
     Foreign,
@@ -31,7 +34,7 @@ pub enum FileKind {
 
 /// Judges a name.
 pub fn kind_of(name: &str) -> FileKind {
-    if name == LOCK || name == CURRENT || name == TUNING {
+    if [LOCK, CURRENT, TUNING, RESERVE].contains(&name) {
         return FileKind::Fixed;
     }
     if let Some(stem) = name.strip_suffix(".tmp") {

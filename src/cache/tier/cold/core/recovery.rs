@@ -13,11 +13,11 @@ use std::path::Path;
 use super::names::{self, FileKind};
 use super::segment::{ReadError, Scan, read_footer, row_bytes, scan_records};
 use super::slab::{OpenSegment, Slab};
-use super::snapshot::{NOWHERE, load_snapshot};
+use super::snapshot::load_snapshot;
 use crate::cache::stats::RecoveryStats;
 use crate::cache::tier::cold::dictionary::{Dictionary, DictionaryTable};
 use crate::cache::tier::cold::metadata_index::{
-    EntryId, IndexEntry, Location, MetadataIndex, PARTITIONS, SizeClass,
+    EntryId, IndexEntry, Location, MetadataIndex, NOWHERE, PARTITIONS, SizeClass,
 };
 use crate::cache::tier::cold::serialization::dictionary::{DICTIONARY_BYTES_LIMIT, decode_dictionary};
 use crate::cache::tier::cold::serialization::edit::{ManifestState, SegmentEntry, SnapshotEntry};

@@ -5,15 +5,16 @@
 //! number is given out again only when no index entry names it; `reuses` tells a reader that this happened between its
 //! look at the index and its look at the slot (invariant S2).
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{OnceLock, PoisonError};
 
 use crate::cache::tier::cold::metadata_index::{IndexEntry, SLOT_LIMIT, SizeClass};
 use crate::cache::tier::cold::serialization::segment::{SegmentIdentity, SegmentSummary};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, scaled};
 
-const CHUNK_SLOTS: usize = 1024;
+const CHUNK_SLOTS: usize = scaled(1024, 4);
 /// Slots that can be given out; the last number means "nowhere" in recovery.
-const SLOTS: usize = SLOT_LIMIT as usize - 1;
+const SLOTS: usize = scaled(SLOT_LIMIT as usize - 1, 8);
 
 /// A segment that can be read.
 #[derive(Debug)]
@@ -43,7 +44,11 @@ pub struct Account {
     next_expiry_ms: AtomicU64,
     /// Reads counted of its entries.
     hits: AtomicU64,
+    /// [`AccountView::saving_percent`]; [`UNMEASURED`] = nobody has looked.
+    saving_percent: AtomicU8,
 }
+
+const UNMEASURED: u8 = u8::MAX;
 
 /// An [`Account`] as it stood when it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +75,8 @@ pub struct AccountView {
     pub next_expiry_ms: u64,
     /// Reads counted of its entries: up to seven of each, while a capacity is set.
     pub hits: u64,
+    /// Share of its live bytes that storing them anew saves, measured; `None` if nobody has looked.
+    pub saving_percent: Option<u8>,
 }
 
 impl AccountView {
@@ -258,11 +265,12 @@ impl<F> Slab<F> {
         }
     }
 
-    /// Publishes that a segment is complete; `at_sequence` is how far the store had come by then.
-    pub fn seal(&self, slot: u32, summary: SegmentSummary, at_sequence: u64) {
+    /// Publishes that a segment is complete. By its last record, and not by what has been accepted meanwhile: the same
+    /// writes lead to the same decisions, however far the writer is behind its queue.
+    pub fn seal(&self, slot: u32, summary: SegmentSummary) {
         if let Some(place) = self.slot(slot) {
             *place.account.summary.write().unwrap_or_else(PoisonError::into_inner) = summary;
-            place.account.sealed_at.store(at_sequence, Ordering::SeqCst);
+            place.account.sealed_at.store(summary.sequence_max, Ordering::SeqCst);
             place.account.sealed.store(true, Ordering::SeqCst);
         }
     }
@@ -272,6 +280,20 @@ impl<F> Slab<F> {
         let account = &self.slot(slot)?.account;
         let summary = *account.summary.read().unwrap_or_else(PoisonError::into_inner);
         Some((account.group.load(Ordering::Relaxed), summary))
+    }
+
+    /// Takes note of what storing a segment anew saves.
+    pub fn note_saving(&self, slot: u32, percent: u8) {
+        if let Some(place) = self.slot(slot) {
+            place.account.saving_percent.store(percent.min(100), Ordering::Relaxed);
+        }
+    }
+
+    /// Other parameters are in force: what was measured against the former ones says nothing any more.
+    pub fn forget_savings(&self) {
+        for place in (0..self.free().next).filter_map(|slot| self.slot(slot)) {
+            place.account.saving_percent.store(UNMEASURED, Ordering::Relaxed);
+        }
     }
 
     /// Sets what the size classes of a segment's values add up to.
@@ -308,6 +330,7 @@ impl Account {
         *self.summary.write().unwrap_or_else(PoisonError::into_inner) = summary;
         self.sealed.store(sealed_at.is_some(), Ordering::SeqCst);
         self.next_expiry_ms.store(next_expiry_ms, Ordering::SeqCst);
+        self.saving_percent.store(UNMEASURED, Ordering::SeqCst);
         for counter in
             [&self.hits, &self.dead_records, &self.dead_bytes, &self.expired_records, &self.expired_bytes]
         {
@@ -342,6 +365,10 @@ impl Account {
             expired_bytes: self.expired_bytes.load(Ordering::Relaxed),
             next_expiry_ms: self.next_expiry_ms.load(Ordering::SeqCst),
             hits: self.hits.load(Ordering::Relaxed),
+            saving_percent: match self.saving_percent.load(Ordering::Relaxed) {
+                UNMEASURED => None,
+                percent => Some(percent),
+            },
         }
     }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use super::names;
 use super::slab::Slab;
 use crate::cache::tier::cold::metadata_index::{
-    CHUNK_PARTITIONS, IndexEntry, Location, MetadataIndex, SLOT_LIMIT,
+    CHUNK_PARTITIONS, IndexEntry, Location, MetadataIndex, NOWHERE,
 };
 use crate::cache::tier::cold::serialization::edit::SnapshotEntry;
 use crate::cache::tier::cold::serialization::snapshot::{
@@ -20,9 +20,6 @@ use crate::cache::tier::cold::serialization::snapshot::{
 };
 use crate::error::{Error, Result};
 use crate::io::{Disk, DiskFile};
-
-/// The slot of an entry whose segment is gone: recovery repoints it, or drops it.
-pub const NOWHERE: u32 = SLOT_LIMIT - 1;
 
 /// The file is written in pieces of about this size.
 const WRITE_BYTES: usize = 1 << 20;

@@ -51,7 +51,9 @@ pub struct ColdTierStorage<D: Disk> {
 pub struct Placement {
     /// Its group.
     pub group: u8,
-    /// A segment opened for it is sealed after this time, in milliseconds of the store's clock.
+    /// When it was accepted, in milliseconds of the store's clock, if it expires.
+    pub accepted_ms: u64,
+    /// A segment opened for it is sealed so many milliseconds later.
     pub seal_age_ms: Option<u64>,
     /// Bytes it takes.
     pub bytes: usize,
@@ -89,7 +91,14 @@ impl<D: Disk> ColdTierStorage<D> {
         // first: no edit may survive that names a file which does not.
         disk.sync_dir(&storage.dir).map_err(|error| sync_failed(&storage.dir, error))?;
         storage.manifest.sync_anew()?;
-        match storage.put_in_order(disk, loaded, found) {
+        // First what gives space back, then what the store must not count on, last what may wait.
+        storage.remove_leftovers(disk, found)?;
+        storage.forget_lost(disk, loaded, found)?;
+        let mut outcome = storage.complete(disk, found);
+        if outcome.as_ref().is_err_and(Error::is_full) && storage.give_up_reserve(disk) {
+            outcome = storage.complete(disk, found);
+        }
+        match outcome {
             // What is not sealed is found by reading its records, now as at the next start.
             Err(error) if error.is_full() => tracing::warn!(%error, "the disk is full; opened as it is"),
             outcome => outcome?,
@@ -98,38 +107,62 @@ impl<D: Disk> ColdTierStorage<D> {
         Ok(storage)
     }
 
-    fn put_in_order(&mut self, disk: &D, loaded: &LoadedManifest, found: &mut Recovered<D>) -> Result<()> {
+    /// Forgets what is missing or empty, raises W, and gives up the snapshots that must not count as covering anything
+    /// (N2, R4): whether or not there is room to write that down.
+    fn forget_lost(&mut self, disk: &D, loaded: &LoadedManifest, found: &mut Recovered<D>) -> Result<()> {
         let mut dropped: Vec<u64> = found.missing.clone();
-        for tail in std::mem::take(&mut found.tails) {
-            if tail.rows.is_empty() {
-                dropped.push(tail.segment_id);
-            } else {
-                self.seal_tail(disk, tail, found)?;
-            }
-        }
-        let state = self.manifest.state();
-        if !dropped.is_empty() || found.watermark > state.watermark {
+        let (empty, tails): (Vec<Tail>, Vec<Tail>) =
+            std::mem::take(&mut found.tails).into_iter().partition(|tail| tail.rows.is_empty());
+        found.tails = tails;
+        dropped.extend(empty.iter().map(|tail| tail.segment_id));
+        if !dropped.is_empty() || found.watermark > self.manifest.state().watermark {
             let (drop, watermark) = (dropped.clone(), found.watermark);
-            self.manifest.append(&Edit::Replace { add: Vec::new(), drop, watermark })?;
+            self.manifest.append_or_owe(Edit::Replace { add: Vec::new(), drop, watermark })?;
         }
         if !found.unusable_snapshots.is_empty() {
-            // They must not count as covering anything (N2).
-            self.manifest.append(&Edit::DropSnapshots(found.unusable_snapshots.clone()))?;
+            self.manifest.append_or_owe(Edit::DropSnapshots(found.unusable_snapshots.clone()))?;
         }
         self.manifest.sync()?;
+        // Useless whatever the manifest says.
+        for id in &found.unusable_snapshots {
+            remove_or_warn(disk, &names::snapshot(&self.dir, *id));
+        }
+        if self.manifest.owes() {
+            self.give_up_reserve(disk);
+            match self.manifest.write_owed() {
+                Err(error) if error.is_full() => tracing::warn!(%error, "edits wait for room"),
+                outcome => outcome?,
+            }
+            self.manifest.sync()?;
+        }
         for segment_id in dropped {
             let slot = loaded.state.segments[&segment_id].slot;
             found.slab.retire(slot);
             found.slab.release(slot);
-            remove_or_warn(disk, &names::segment(&self.dir, segment_id));
+            // What the manifest on disk still names stays; once it does not, the next start deletes it.
+            if !self.manifest.owes() {
+                remove_or_warn(disk, &names::segment(&self.dir, segment_id));
+            }
         }
-        for id in &found.unusable_snapshots {
-            remove_or_warn(disk, &names::snapshot(&self.dir, *id));
+        Ok(())
+    }
+
+    /// Deletes what is kept for a full disk; true if it was there. Maintenance makes it anew.
+    fn give_up_reserve(&self, disk: &D) -> bool {
+        disk.remove(&self.dir.join(names::RESERVE)).is_ok()
+    }
+
+    /// Seals the tails and mends the dictionaries; those it has not come to stay in `found`.
+    fn complete(&mut self, disk: &D, found: &mut Recovered<D>) -> Result<()> {
+        while let Some(tail) = found.tails.first() {
+            self.seal_tail(disk, tail, found)?;
+            found.tails.remove(0);
         }
+        self.manifest.sync()?;
         for slot in &found.dictionaries_to_mend {
             self.mend_dictionary(disk, *slot, found)?;
         }
-        self.remove_leftovers(disk, found)
+        Ok(())
     }
 
     /// Writes both copies of a dictionary anew.
@@ -141,7 +174,7 @@ impl<D: Disk> ColdTierStorage<D> {
     }
 
     /// A cut tail is sealed where it ends, and never appended to.
-    fn seal_tail(&mut self, disk: &D, tail: Tail, found: &Recovered<D>) -> Result<()> {
+    fn seal_tail(&mut self, disk: &D, tail: &Tail, found: &Recovered<D>) -> Result<()> {
         let entry = &self.manifest.state().segments[&tail.segment_id];
         let (identity, slot) = (entry.identity, entry.slot);
         let mut summary = tail.summary;
@@ -161,7 +194,7 @@ impl<D: Disk> ColdTierStorage<D> {
             let file = disk.open(&path).map_err(|error| Error::io("open", &path, error))?;
             file.sync().map_err(|error| Error::io("sync", &path, error))?;
         }
-        found.slab.seal(slot, summary, summary.sequence_max);
+        found.slab.seal(slot, summary);
         self.manifest.append(&Edit::SealSegment { segment_id: tail.segment_id, summary })?;
         Ok(())
     }
@@ -206,8 +239,11 @@ impl<D: Disk> ColdTierStorage<D> {
 
     /// Whether the group's active segment has to be sealed before this record.
     pub fn wants_seal(&self, segment_bytes: u64, record: &Placement) -> bool {
-        let active = self.actives.get(&record.group);
-        active.is_some_and(|active| active.is_full_for(segment_bytes, record.bytes, record.sequence))
+        // Of age by the record's own time: which segment takes it does not depend on when the writer looks.
+        self.actives.get(&record.group).is_some_and(|active| {
+            active.is_full_for(segment_bytes, record.bytes, record.sequence)
+                || (active.seal_at_ms <= record.accepted_ms && !active.is_empty())
+        })
     }
 
     /// Appends a record to the buffer of its group, at the place that `place` has named.
@@ -264,8 +300,7 @@ impl<D: Disk> ColdTierStorage<D> {
             }
         };
         self.enter_manifest(shared);
-        let age_ms = record.seal_age_ms;
-        let seal_at_ms = age_ms.map_or(u64::MAX, |age_ms| shared.clock.now_ms() + age_ms);
+        let seal_at_ms = record.seal_age_ms.map_or(u64::MAX, |age_ms| record.accepted_ms + age_ms);
         let active = ActiveSegment::new(identity, slot, path, file, seal_at_ms);
         shared.slab.install(slot, OpenSegment { identity, file: reader }, *active.summary(), 0, None);
         Ok(active)
@@ -316,13 +351,15 @@ impl<D: Disk> ColdTierStorage<D> {
         debug_assert_eq!(active.buffered_bytes(), 0, "the writer hands over first");
         let footer = active.write_footer().map_err(|error| Error::io("seal", &active.path, error));
         let (summary, footer_bytes) = footer?;
-        count(&shared.counters.segment_bytes_written, footer_bytes);
-        // In one step: what is struck out in between, a caller could take.
-        shared.ledger.resize(active_bytes(active.end(), active.written_rows()), summary.file_bytes);
+        if footer_bytes > 0 {
+            count(&shared.counters.segment_bytes_written, footer_bytes);
+            // In one step: what is struck out in between, a caller could take.
+            shared.ledger.resize(active_bytes(active.end(), active.written_rows()), summary.file_bytes);
+        }
         active.sync().map_err(|error| sync_failed(&active.path, error))?;
         let segment_id = active.identity.segment_id;
         self.manifest.append(&Edit::SealSegment { segment_id, summary })?;
-        shared.slab.seal(active.slot, summary, shared.in_flight.next_sequence());
+        shared.slab.seal(active.slot, summary);
         self.actives.remove(&group);
         self.enter_manifest(shared);
         if shared.ledger.capacity_bytes().is_some() && self.wants_roll(shared) {

@@ -5,7 +5,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::manifest::replace_file;
 use super::names;
 use super::recovery::is_damage;
 use crate::cache::tier::cold::compression::CodecId;
@@ -20,13 +19,9 @@ use crate::io::{Disk, read_all};
 /// More than a report can take: its tables are bounded by the candidates there are.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
-/// Replaces the explanation.
-///
-/// # Errors
-/// What the operating system refused; [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly) after a failed sync of the
-/// directory.
-pub fn write_report<D: Disk>(disk: &D, dir: &Path, report: &TuningReport) -> Result<()> {
-    replace_file(disk, dir, &dir.join(names::TUNING), &encode_tuning(&entry_of(report)))
+/// The file's bytes.
+pub fn encode_report(report: &TuningReport) -> Vec<u8> {
+    encode_tuning(&entry_of(report))
 }
 
 /// The explanation of the last tuning; `None` if there is none or it is damaged, which is only worth a warning.

@@ -1,0 +1,97 @@
+//! Whether storing a segment anew pays: measured on some of its records, once for each change of the parameters.
+//!
+//! What the parameters promise for the whole store says little about one segment: most of the bytes may be of values
+//! that nothing shrinks, and the segment of others. So its own records are stored anew, in memory, and compared.
+
+use super::CompactionSystem;
+use super::files::rows_of;
+use super::relocation::stored_anew;
+use crate::cache::tier::cold::core::names;
+use crate::cache::tier::cold::core::segment::{decode_record, read_record, row_bytes};
+use crate::cache::tier::cold::core::slab::AccountView;
+use crate::cache::tier::cold::metadata_index::{EntryId, Location};
+use crate::cache::tier::cold::serialization::record::{RECORD_HEADER_BYTES, record_bytes};
+use crate::cache::tier::cold::shared::Shared;
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::io::Disk;
+
+/// Places of a segment looked at, and how many raw bytes their records may have together; four are looked at in any
+/// case.
+const PLACES: u64 = 32;
+const RAW_BYTES_MAX: u64 = 1 << 20;
+const PLACES_MIN: u64 = 4;
+
+impl CompactionSystem {
+    /// Measures segments that are older than the parameters in force, so many at most.
+    ///
+    /// # Errors
+    /// When the task is stopped, or the operating system refuses to read.
+    pub(in crate::cache::tier::cold) fn measure_outdated<D: Disk, C: Clock>(
+        &self,
+        shared: &Shared<D, C>,
+        segments_max: usize,
+    ) -> Result<()> {
+        let circumstances = self.circumstances(shared);
+        let mut accounts = self.accounts(shared);
+        accounts.retain(|account| circumstances.wants_measuring(account));
+        for account in accounts.iter().take(segments_max) {
+            self.check_stop(shared)?;
+            let percent = saving_percent(shared, account)?;
+            shared.slab.note_saving(account.slot, percent);
+            tracing::debug!(segment = account.identity.segment_id, percent, "stored anew on trial");
+        }
+        Ok(())
+    }
+}
+
+/// Share of a segment's live bytes that storing them anew saves; 0 if it cannot be read.
+///
+/// Records are picked at even distances in bytes, so each with a probability in proportion to its length: the mean of
+/// their ratios is then that of the segment (Hansen and Hurwitz, "On the theory of sampling from finite populations",
+/// 1943), however uneven its records are.
+fn saving_percent<D: Disk, C: Clock>(shared: &Shared<D, C>, account: &AccountView) -> Result<u8> {
+    let Some(found) = rows_of(shared, account)? else { return Ok(0) };
+    let live = |at: &usize| {
+        let row = &found.rows[*at];
+        let location = Location { slot: account.slot, offset: row.offset };
+        let entry = shared.index.get(EntryId::of(row.hash));
+        entry.is_some_and(|entry| entry.location == location && !entry.is_shadow())
+    };
+    let live: Vec<usize> = (0..found.rows.len()).filter(live).collect();
+    let bytes_of = |at: usize| row_bytes(&found.rows, at, found.records_end) as u64;
+    let bytes: u64 = live.iter().map(|at| bytes_of(*at)).sum();
+    let raw_mean = account.summary.raw_bytes / u64::from(account.summary.records).max(1);
+    let places = (RAW_BYTES_MAX / raw_mean.max(1)).clamp(PLACES_MIN, PLACES);
+    let path = names::segment(&shared.config.dir, account.identity.segment_id);
+    let Ok(file) = shared.disk.open_read(&path) else { return Ok(0) };
+    let (mut buffer, mut raw) = (Vec::new(), Vec::new());
+    let (mut passed, mut place, mut measured, mut share) = (0, 0, 0, 0.0);
+    for at in live {
+        passed += bytes_of(at);
+        // How many of the places, in the middle of equal parts, lie in this record.
+        let before = place;
+        while place < places && (2 * place + 1) * bytes < 2 * places * passed {
+            place += 1;
+        }
+        if place == before {
+            continue;
+        }
+        let (offset, hint) = (found.rows[at].offset, bytes_of(at) as usize);
+        let read = read_record(&file, &account.identity, offset, hint, &mut buffer, &shared.dictionaries);
+        // What is damaged is met when it is moved.
+        let Ok(record) = read else { continue };
+        let end = RECORD_HEADER_BYTES + record.meta.stored_len as usize;
+        if decode_record(&record.meta, &mut buffer[..end], &shared.dictionaries, &mut raw).is_err() {
+            continue;
+        }
+        let (encoded, _) = stored_anew(shared, record.meta.key_len, &raw);
+        let ratio = record_bytes(encoded.stored.len()) as f64 / record.meta.record_bytes() as f64;
+        share += (place - before) as f64 * ratio;
+        measured += place - before;
+    }
+    if measured == 0 {
+        return Ok(0);
+    }
+    Ok((100.0 * (1.0 - share / measured as f64)).clamp(0.0, 100.0) as u8)
+}

@@ -1,0 +1,433 @@
+//! Round trips of whatever can be encoded, and damage: it never panics a decoder and never passes for content.
+
+use larder::internals::serialization::dictionary::{decode_dictionary, dictionary_id, encode_dictionary};
+use larder::internals::serialization::edit::{
+    BLOCK_BYTES, DictionaryEntry, Edit, ManifestState, ParametersEntry, SegmentEntry, SnapshotEntry,
+    SyncedTail, check_manifest_header, decode_edits, encode_edit, manifest_header,
+};
+use larder::internals::serialization::footer::{FooterRow, TRAILER_BYTES, VerifiedTrailer, encode_footer};
+use larder::internals::serialization::record::{
+    Place, RECORD_HEADER_BYTES, RecordMeta, UnverifiedRecord, append_record, payload_sum,
+};
+use larder::internals::serialization::segment::{LogKind, SegmentIdentity, SegmentSummary};
+use larder::internals::serialization::snapshot::{
+    PACKED_SLOT_BYTES, decode_chunk, decode_header, decode_slot_table, encode_chunk, encode_header,
+    encode_slot_table,
+};
+use larder::internals::serialization::{FORMAT_VERSION, FormatError};
+use proptest::prelude::*;
+use proptest::strategy::Union;
+
+use crate::formats::{
+    DICTIONARY_ID, Fields, NONCE, choice, crc, golden_edits, golden_footer, golden_identity,
+    golden_partitions, golden_record, golden_snapshot_header, golden_summary, summary_fields,
+};
+
+/// Every way to cut the bytes, and to flip one of their bits or bytes.
+fn damaged(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
+    let cuts = (0..bytes.len()).map(|len| bytes[..len].to_vec());
+    let masks = [1, 2, 4, 8, 16, 32, 64, 128, 255];
+    let flips = (0..bytes.len()).flat_map(move |at| {
+        masks.map(|mask| {
+            let mut flipped = bytes.to_vec();
+            flipped[at] ^= mask;
+            flipped
+        })
+    });
+    cuts.chain(flips)
+}
+
+#[test]
+fn no_damage_of_a_record_passes_for_a_record() {
+    let record = golden_record();
+    let mut refused = 0;
+    for bytes in damaged(&record) {
+        let read = UnverifiedRecord::parse(&bytes, 1000).and_then(|parsed| {
+            let stored = bytes
+                .get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + parsed.stored_len())
+                .ok_or(FormatError::Short)?;
+            parsed.verify(payload_sum(DICTIONARY_ID, stored), NONCE, 64)
+        });
+        assert!(read.is_err(), "{read:?} from {bytes:02x?}");
+        refused += 1;
+    }
+    assert_eq!(refused, record.len() * 10);
+}
+
+#[test]
+fn no_damage_of_a_segment_header_passes_for_one() {
+    for bytes in damaged(&golden_identity().encode()) {
+        assert!(SegmentIdentity::decode(&bytes).is_err(), "{bytes:02x?}");
+    }
+}
+
+#[test]
+fn no_damage_of_a_footer_passes_for_one() {
+    let golden = golden_footer();
+    let file_bytes = 160 + golden.len() as u64;
+    for bytes in damaged(&golden) {
+        // As the store reads it: the trailer from the end, then the rows that it names.
+        let read = (|| {
+            let at = bytes.len().checked_sub(TRAILER_BYTES).ok_or(FormatError::Short)?;
+            let trailer = VerifiedTrailer::decode(&bytes[at..], 42, NONCE, 160 + bytes.len() as u64)?;
+            let (offset, len) = trailer.rows_at();
+            let from = (offset as usize).checked_sub(160).ok_or(FormatError::Short)?;
+            trailer.decode_rows(bytes.get(from..from + len).ok_or(FormatError::Short)?)
+        })();
+        assert!(read.is_err(), "{read:?}");
+    }
+    // A trailer that holds may still be given rows that are damaged.
+    let (rows, trailer) = golden.split_at(golden.len() - TRAILER_BYTES);
+    let trailer = VerifiedTrailer::decode(trailer, 42, NONCE, file_bytes).unwrap();
+    for bytes in damaged(rows) {
+        assert!(trailer.decode_rows(&bytes).is_err());
+    }
+}
+
+#[test]
+fn a_damaged_copy_of_an_edit_is_read_from_the_other_and_a_cut_log_yields_its_beginning() {
+    let edits: Vec<(u64, Edit)> =
+        (1u64..).zip(golden_edits().into_iter().map(|(edit, _)| edit)).take(4).collect();
+    let mut file = manifest_header();
+    let encode = |(number, edit): &(u64, Edit)| encode_edit(*number, *number - 1, edit);
+    for edit in &edits {
+        file.extend(encode(edit));
+    }
+    // Every byte that is not padding, and some that are.
+    for at in (BLOCK_BYTES..file.len()).filter(|at| at % BLOCK_BYTES < 600 || at % 97 == 0) {
+        for mask in [1, 128, 255] {
+            let mut damaged = file.clone();
+            damaged[at] ^= mask;
+            let log = decode_edits(&damaged);
+            assert_eq!(log.edits, edits, "a flip at {at}");
+            assert!(!log.broken, "a flip at {at}");
+        }
+    }
+    for at in 0..16 {
+        let mut damaged = file.clone();
+        damaged[at] ^= 1;
+        assert!(check_manifest_header(&damaged).is_err(), "a flip at {at}");
+        assert!(check_manifest_header(&file[..at]).is_err());
+    }
+    for len in (0..file.len()).filter(|len| len % BLOCK_BYTES < 600 || len % 97 == 0) {
+        let log = decode_edits(&file[..len]);
+        assert!(!log.broken, "a cut at {len} is a torn end");
+        assert_eq!(log.edits, edits[..log.edits.len()], "a cut at {len}");
+        // An edit counts as soon as its first copy is whole.
+        let whole = edits.iter().scan(BLOCK_BYTES, |at, edit| {
+            let (bytes, start) = (encode(edit), *at);
+            *at += bytes.len();
+            let payload = u32::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+            Some(start + 24 + payload)
+        });
+        assert_eq!(log.edits.len(), whole.filter(|end| *end <= len).count(), "a cut at {len}");
+    }
+    // Both copies of one in the middle: what follows is not taken. It was durable, the next one says: damage.
+    let lose_second = |mut file: Vec<u8>| {
+        let second = BLOCK_BYTES + encode(&edits[0]).len();
+        for at in [second, second + BLOCK_BYTES] {
+            file[at + 30] ^= 1;
+        }
+        decode_edits(&file)
+    };
+    let log = lose_second(file);
+    assert!(log.broken);
+    assert_eq!(log.edits, edits[..1]);
+    // Never synced, it is what a power cut may take while it keeps a later one: no damage, and not taken either.
+    let mut unsynced = manifest_header();
+    for (number, edit) in &edits {
+        unsynced.extend(encode_edit(*number, 1, edit));
+    }
+    assert_eq!(decode_edits(&unsynced).edits, edits);
+    let log = lose_second(unsynced);
+    assert!(!log.broken);
+    assert_eq!(log.edits, edits[..1]);
+}
+
+#[test]
+fn no_damage_of_a_snapshot_passes_for_one() {
+    for bytes in damaged(&encode_header(&golden_snapshot_header())) {
+        assert!(decode_header(&bytes).is_err());
+    }
+    for bytes in damaged(&encode_chunk(&golden_partitions())) {
+        assert!(decode_chunk(&bytes, 4).is_err());
+    }
+    for bytes in damaged(&encode_slot_table(&[(0, 41), (77, 42)])) {
+        assert!(decode_slot_table(&bytes).is_err());
+    }
+    // A count that promises more than there is must not be believed, checksum or not.
+    for count in
+        [&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01][..], &[0xff; 11], &[0x80], &[3]]
+    {
+        let mut chunk = count.to_vec();
+        let check = crc(&chunk).to_le_bytes();
+        chunk.extend(check);
+        assert!(decode_chunk(&chunk, 1).is_err(), "{count:02x?}");
+    }
+}
+
+#[test]
+fn a_dictionary_survives_damage_of_either_copy_and_no_damage_changes_it() {
+    let content: Vec<u8> = (0..60).collect();
+    let id = dictionary_id(&content);
+    let file = encode_dictionary(7, &content);
+    for bytes in damaged(&file) {
+        match decode_dictionary(&bytes, id, content.len()) {
+            Ok((read, damaged)) => assert!(read == content && damaged),
+            Err(_) => assert!(bytes.len() < file.len() / 2, "one copy was whole"),
+        }
+    }
+    let mut both = file.clone();
+    both[40] ^= 1;
+    both[file.len() / 2 + 41] ^= 1;
+    assert!(decode_dictionary(&both, id, content.len()).is_err());
+}
+
+#[test]
+fn a_newer_version_is_told_apart_from_damage() {
+    let newer = |mut block: Vec<u8>| {
+        block[8] = 2;
+        let end = block.len() - 4;
+        let check = crc(&block[..end]).to_le_bytes();
+        block[end..].copy_from_slice(&check);
+        block
+    };
+    assert_eq!(FORMAT_VERSION, 1);
+    assert_eq!(SegmentIdentity::decode(&newer(golden_identity().encode())), Err(FormatError::Newer(2)));
+    let header = newer(manifest_header()[..16].to_vec());
+    assert_eq!(check_manifest_header(&header), Err(FormatError::Newer(2)));
+    assert_eq!(decode_header(&newer(encode_header(&golden_snapshot_header()))), Err(FormatError::Newer(2)));
+    let trailer = golden_footer().split_off(56);
+    assert_eq!(trailer.len(), TRAILER_BYTES);
+    assert_eq!(VerifiedTrailer::decode(&newer(trailer), 42, NONCE, 380).err(), Some(FormatError::Newer(2)));
+}
+
+fn any_rows() -> impl Strategy<Value = Vec<FooterRow>> {
+    let row =
+        (any::<u64>(), any::<u64>(), proptest::option::of(any::<u64>()), 1u32..5000, any::<[bool; 3]>());
+    (0u32..1000, proptest::collection::vec(row, 1..400)).prop_map(|(start, rows)| {
+        let mut unit = start + 16;
+        let place = |(hash, sequence, expires_at_ms, step, [tombstone, first, outlasts]): (
+            u64,
+            u64,
+            Option<u64>,
+            u32,
+            [bool; 3],
+        )| {
+            let offset = unit * 4;
+            unit += step;
+            // The step from the lowest to the highest expiry, plus one, has to fit 64 bits.
+            let expires_at_ms = expires_at_ms.map_or(0, |at| at / 2);
+            FooterRow { hash, sequence, expires_at_ms, offset, tombstone, first, outlasts }
+        };
+        rows.into_iter().map(place).collect()
+    })
+}
+
+fn any_summary() -> impl Strategy<Value = SegmentSummary> {
+    (any::<[u64; 10]>(), any::<[u32; 3]>(), any::<[u64; 4]>()).prop_map(|(n, c, dictionaries)| {
+        SegmentSummary {
+            records_end: n[0],
+            file_bytes: n[1],
+            records: c[0],
+            tombstones: c[1],
+            unexpiring: c[2],
+            expiry_min_ms: n[2],
+            expiry_max_ms: n[3],
+            sequence_min: n[4],
+            sequence_max: n[5],
+            shadow_max: n[6],
+            raw_bytes: n[7],
+            payload_bytes: n[8],
+            exposing_max: n[9],
+            dictionaries,
+        }
+    })
+}
+
+fn any_entry() -> impl Strategy<Value = SegmentEntry> {
+    (any::<[u64; 5]>(), any::<bool>(), any::<u8>(), any::<u32>(), proptest::option::of(any_summary()))
+        .prop_map(|(n, is_fresh, group, slot, sealed)| SegmentEntry {
+            identity: SegmentIdentity {
+                store_id: n[0],
+                segment_id: n[1],
+                nonce: n[2],
+                base_sequence: n[3],
+                log: if is_fresh { LogKind::Fresh } else { LogKind::Survivors },
+                group,
+            },
+            slot,
+            added_by: n[4],
+            sealed,
+        })
+}
+
+fn any_parameters() -> impl Strategy<Value = ParametersEntry> {
+    let any_choice = || {
+        any::<(u8, i8, u8, u8)>()
+            .prop_map(|(codec, level, dictionary, gate)| choice(codec, level, dictionary, gate))
+    };
+    let classes = [any_choice(), any_choice(), any_choice(), any_choice()];
+    (any_choice(), classes, -1e6f32..1e6, any::<u64>()).prop_map(
+        |(common, classes, expected_ratio, since_file_id)| ParametersEntry {
+            common,
+            classes,
+            expected_ratio,
+            since_file_id,
+        },
+    )
+}
+
+fn any_snapshot() -> impl Strategy<Value = SnapshotEntry> {
+    any::<[u64; 4]>().prop_map(|[id, covers, covers_edit, file_bytes]| SnapshotEntry {
+        id,
+        covers,
+        covers_edit,
+        file_bytes,
+    })
+}
+
+fn any_tails() -> impl Strategy<Value = Vec<SyncedTail>> {
+    let tail = any::<[u64; 3]>().prop_map(|[segment_id, records_end, shadow_max]| SyncedTail {
+        segment_id,
+        records_end,
+        shadow_max,
+    });
+    proptest::collection::vec(tail, 0..4)
+}
+
+fn any_dictionary() -> impl Strategy<Value = DictionaryEntry> {
+    any::<(u8, u64, u32)>().prop_map(|(slot, id, bytes)| DictionaryEntry { slot, id, bytes })
+}
+
+fn any_state() -> impl Strategy<Value = ManifestState> {
+    let parts = (
+        any::<[u64; 7]>(),
+        proptest::collection::vec(any_entry(), 0..30),
+        proptest::collection::vec(any_dictionary(), 0..5),
+        proptest::collection::vec(any_snapshot(), 0..3),
+        any_parameters(),
+        any_tails(),
+        any::<bool>(),
+    );
+    parts.prop_map(|(n, entries, dictionaries, snapshots, parameters, tails, damaged)| ManifestState {
+        edit: n[0],
+        segments: entries.into_iter().map(|entry| (entry.identity.segment_id, entry)).collect(),
+        dictionaries: dictionaries.into_iter().map(|entry| (entry.slot, entry)).collect(),
+        snapshots,
+        watermark: n[1],
+        next_file_id: n[2],
+        next_sequence: n[3],
+        tails,
+        damaged,
+        ..ManifestState::new(n[4], n[5], n[6], parameters)
+    })
+}
+
+fn any_edit() -> impl Strategy<Value = Edit> {
+    let numbers = || proptest::collection::vec(any::<u64>(), 0..5);
+    Union::new([
+        any_state().prop_map(|state| Edit::State(Box::new(state))).boxed(),
+        any_entry().prop_map(Edit::AddSegment).boxed(),
+        (any::<u64>(), any_summary())
+            .prop_map(|(segment_id, summary)| Edit::SealSegment { segment_id, summary })
+            .boxed(),
+        (proptest::collection::vec(any_entry(), 0..40), numbers(), any::<u64>())
+            .prop_map(|(add, drop, watermark)| Edit::Replace { add, drop, watermark })
+            .boxed(),
+        any_dictionary().prop_map(Edit::AddDictionary).boxed(),
+        any::<u8>().prop_map(Edit::DropDictionary).boxed(),
+        (any_snapshot(), numbers()).prop_map(|(snapshot, keep)| Edit::AddSnapshot { snapshot, keep }).boxed(),
+        any_parameters().prop_map(Edit::SetParameters).boxed(),
+        (any::<u64>(), any::<u64>(), any_tails())
+            .prop_map(|(clock_ms, next_sequence, tails)| Edit::SaveClock { clock_ms, next_sequence, tails })
+            .boxed(),
+        numbers().prop_map(Edit::DropSnapshots).boxed(),
+    ])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_rows_come_back_from_a_footer(rows in any_rows(), gap in 0u64..100) {
+        let last = rows.last().map_or(64, |row| u64::from(row.offset) + 28);
+        let mut summary = SegmentSummary { records_end: last, records: rows.len() as u32, ..golden_summary() };
+        let footer = encode_footer(42, NONCE, last + 4 * gap, &rows, &mut summary);
+        let (packed, trailer) = footer.split_at(footer.len() - TRAILER_BYTES);
+        let read = VerifiedTrailer::decode(trailer, 42, NONCE, last + 4 * gap + footer.len() as u64).unwrap();
+        prop_assert_eq!(read.summary, summary);
+        prop_assert_eq!(read.rows_at(), (last + 4 * gap, packed.len()));
+        prop_assert_eq!(read.decode_rows(packed).unwrap(), rows);
+    }
+
+    #[test]
+    fn any_record_comes_back_from_where_it_was_written_and_from_nowhere_else(
+        delta in any::<u32>(), base in 0u64..1 << 60, expires_at_ms in 0u64..1 << 48, key_len in 1u32..=65_536,
+        value_len in 0u32..2000, codec in 0u8..32, dictionary in any::<u8>(), flags in any::<[bool; 3]>(),
+        nonce in any::<u64>(), offset in any::<u32>(), content in proptest::collection::vec(any::<u8>(), 1..64),
+    ) {
+        let raw_len = key_len.max(content.len() as u32) + value_len;
+        let meta = RecordMeta {
+            sequence: base + u64::from(delta), expires_at_ms, key_len, raw_len, stored_len: content.len() as u32,
+            codec, dictionary, tombstone: flags[0], first: flags[1], outlasts: flags[2],
+        };
+        let sum = payload_sum(nonce ^ 7, &content);
+        let place = Place { nonce, base_sequence: base, offset: offset.into() };
+        let mut out = Vec::new();
+        append_record(&mut out, &meta, &content, sum, place);
+        prop_assert_eq!(out.len(), meta.record_bytes());
+        prop_assert_eq!(&out[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + content.len()], &content[..]);
+        let parsed = UnverifiedRecord::parse(&out, base).unwrap();
+        prop_assert_eq!(parsed.verify(sum, nonce, offset.into()).unwrap(), meta);
+        prop_assert!(parsed.verify(sum, nonce, u64::from(offset) + 4).is_err());
+        prop_assert!(parsed.verify(sum, nonce.wrapping_add(1), offset.into()).is_err());
+    }
+
+    #[test]
+    fn any_edits_come_back_from_a_manifest(
+        edits in proptest::collection::vec(any_edit(), 1..8), first in 0u64..1 << 60, synced in any::<u64>(),
+    ) {
+        let mut file = manifest_header();
+        for (number, edit) in (first..).zip(&edits) {
+            file.extend(encode_edit(number, synced, edit));
+        }
+        let log = decode_edits(&file);
+        prop_assert_eq!((log.end, log.repaired, log.broken), (file.len(), 0, false));
+        prop_assert_eq!(log.edits, (first..).zip(edits).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn any_slots_come_back_from_a_chunk(
+        partitions in proptest::collection::vec(proptest::collection::vec(any::<[u8; PACKED_SLOT_BYTES]>(), 0..200), 1..16),
+    ) {
+        prop_assert_eq!(decode_chunk(&encode_chunk(&partitions), partitions.len()).unwrap(), partitions);
+    }
+
+    #[test]
+    fn no_bytes_at_all_panic_a_decoder(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+        prop_assert!(SegmentIdentity::decode(&bytes).is_err());
+        prop_assert!(VerifiedTrailer::decode(&bytes, 1, 2, bytes.len() as u64).is_err());
+        prop_assert!(decode_header(&bytes).is_err());
+        prop_assert!(decode_slot_table(&bytes).is_err());
+        prop_assert!(decode_chunk(&bytes, 64).is_err());
+        prop_assert!(decode_dictionary(&bytes, 1, bytes.len() / 2).is_err());
+        prop_assert!(check_manifest_header(&bytes).is_err());
+        prop_assert!(decode_edits(&bytes).edits.is_empty());
+        let _ = UnverifiedRecord::parse(&bytes, 5);
+    }
+
+    #[test]
+    fn rows_whose_checksum_holds_but_whose_content_is_nonsense_do_not_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 1..400), records in 0u32..200,
+    ) {
+        let body = Fields::default().put(42u8, 8).put(NONCE, 8);
+        let file_bytes = 160 + (bytes.len() + TRAILER_BYTES) as u64;
+        let summary = SegmentSummary { records, file_bytes, ..golden_summary() };
+        let trailer = summary_fields(body, &summary).put(bytes.len() as u32, 4).put(crc(&bytes), 4).block(b"LARDFTR1");
+        let read = VerifiedTrailer::decode(&trailer, 42, NONCE, file_bytes).unwrap();
+        if let Ok(rows) = read.decode_rows(&bytes) {
+            prop_assert_eq!(rows.len(), records as usize);
+        }
+    }
+}
