@@ -115,9 +115,13 @@ fn exchange_files(sample: &Sample, deal: &mut Deal<'_>) {
                 let mut files = sample.files.clone();
                 files.insert(name.clone(), other_bytes.clone());
                 files.insert(other.clone(), bytes.clone());
-                // The less important of the two is in the other's place, whatever that is.
-                let worst =
-                    if other.starts_with("seg-") && !name.starts_with("MANIFEST") { other } else { name };
+                // What the loss of either may cost: of a manifest most, then of a segment or dictionary.
+                let rank = |name: &str| match loss_of_file(name) {
+                    _ if name.starts_with("MANIFEST") => 2,
+                    Loss::Any => 1,
+                    _ => 0,
+                };
+                let worst = if rank(name) >= rank(other) { name } else { other };
                 let origin = format!("{name} and {other} exchanged");
                 deal.check(sample, &origin, || expect_sane_or_unreadable(sample, &files, worst));
             }

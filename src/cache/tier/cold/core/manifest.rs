@@ -88,7 +88,7 @@ pub fn load<D: Disk>(disk: &D, dir: &Path) -> Result<Option<LoadedManifest>> {
         return Ok(None);
     }
     Err(Error::corruption(format!(
-        "{}: {segments} segment files and no readable manifest ({}); move them away to start anew",
+        "{}: {segments} segment files and no readable manifest ({}); `larder repair` saves what is in them",
         dir.display(),
         warnings.join("; "),
     )))

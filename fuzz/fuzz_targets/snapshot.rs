@@ -1,0 +1,27 @@
+//! A snapshot with any head, slots and table, checksums made right: refused, or an index that gives its slots back.
+#![no_main]
+
+mod parts;
+
+use larder::internals::metadata_index::MetadataIndex;
+use larder::internals::serialization::snapshot::{
+    SNAPSHOT_HEADER_BYTES, decode_chunk, decode_header, decode_slot_table,
+};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let _ = (decode_header(data), decode_chunk(data, 64), decode_slot_table(data));
+    if let Some(head) = data.get(..SNAPSHOT_HEADER_BYTES - 16) {
+        assert!(decode_header(&parts::sealed(b"LARDSNP1", head)).is_ok(), "any head of the right size is one");
+    }
+    let _ = decode_slot_table(&parts::sealed(b"LARDSLT1", data));
+    let mut chunk = data.to_vec();
+    chunk.extend_from_slice(&crc32c::crc32c(data).to_le_bytes());
+    let Ok(partitions) = decode_chunk(&chunk, 4) else { return };
+    let index = MetadataIndex::default();
+    for (number, slots) in partitions.iter().enumerate() {
+        let Some(taken) = index.load_partition(number as u16, slots, |entry| entry) else { return };
+        assert_eq!(taken as usize, slots.len());
+        assert!(index.packed_partition(number as u16) == *slots, "the slots are not those that were loaded");
+    }
+});
