@@ -231,3 +231,21 @@ fn lost_writes_meet_a_compaction() {
         );
     });
 }
+
+/// P4, C8: a write finds no place while the compaction moves what it was to replace: the old value stays away.
+/// Regression: the writer looked the entry up and then compared with it; moved in between, it came back to life.
+#[test]
+fn a_write_without_a_place_meets_a_compaction() {
+    explore(|| {
+        let world = World::new();
+        let victim = world.sealed_with(&[A]);
+        run(
+            &world,
+            true,
+            vec![
+                Box::new(|world, writer| put(world, writer, A, false)),
+                Box::new(move |world, writer| drop(compact(world, writer, victim))),
+            ],
+        );
+    });
+}

@@ -113,7 +113,7 @@ impl<'a> Writer<'a> {
             return;
         }
         if self.chance() {
-            self.lose(&record, None, world.index.get(id));
+            self.lose(&record, None);
             return;
         }
         self.place(record);
@@ -134,7 +134,7 @@ impl<'a> Writer<'a> {
             // The next ones are written in their place.
             self.end = pending[0].location.offset;
             for Pending { record, location, replaced } in pending.iter().rev() {
-                self.lose(record, Some(*location), *replaced);
+                self.lose(record, Some((*location, *replaced)));
             }
             return;
         }
@@ -148,10 +148,10 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn lose(&mut self, record: &EncodedRecord, place: Option<Location>, replaced: Option<IndexEntry>) {
+    fn lose(&mut self, record: &EncodedRecord, place: Option<(Location, Option<IndexEntry>)>) {
         let (key, sequence) = (key_of(record.hash), record.meta.sequence);
         self.world.oracle.may_miss(key, sequence);
-        if self.world.core().lose(EntryId::of(record.hash), sequence, place, replaced) {
+        if self.world.core().lose(EntryId::of(record.hash), sequence, place) {
             self.doomed.insert(key);
         }
         self.world.oracle.gone(key, sequence);

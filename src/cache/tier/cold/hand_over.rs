@@ -5,7 +5,7 @@
 
 use super::core::slab::Slab;
 use super::in_flight::{EncodedRecord, InFlight};
-use super::metadata_index::{EntryId, IndexEntry, Location, MetadataIndex, SizeClass};
+use super::metadata_index::{EntryId, IndexEntry, Location, MetadataIndex, NOWHERE, SizeClass};
 
 /// Lookups of one key that may fail in a row because its record is being moved before it is given up as damaged.
 const LOOKUP_ATTEMPTS: usize = 1000;
@@ -71,11 +71,11 @@ impl<F> HandOver<'_, F> {
                 return Ok(Newest::Absent);
             }
             let record = read(entry)?;
-            // A slot given out anew in between may hold another segment than the index meant.
-            let moved = self.slab.reuses() != reuses && self.index.get(id) != Some(entry);
             match record {
-                Some(record) if !moved => return Ok(Newest::Stored(record)),
-                Some(_) => failed = None,
+                // A slot given out anew in between may have held another segment than the index meant, even if the
+                // index means the same place again by now (S2).
+                _ if self.slab.reuses() != reuses => failed = None,
+                Some(record) => return Ok(Newest::Stored(record)),
                 None if failed == Some(entry) => return Ok(Newest::Damaged),
                 None => failed = Some(entry),
             }
@@ -109,21 +109,28 @@ impl<F> HandOver<'_, F> {
         self.in_flight.remove(id, sequence);
     }
 
-    /// The record could not be written, at the place it had or for want of one: it reads as a miss from now on. True if
-    /// what it replaced has to be buried, and stays as a shadow until it is.
-    pub fn lose(
-        self,
-        id: EntryId,
-        sequence: u64,
-        place: Option<Location>,
-        replaced: Option<IndexEntry>,
-    ) -> bool {
-        let shadow = replaced.map(|replaced| IndexEntry { size: SizeClass::SHADOW, ..replaced });
-        let standing = place.or(replaced.map(|replaced| replaced.location));
-        let stood = standing.is_some_and(|standing| self.index.replace_if(id, standing, shadow));
+    /// The record could not be written: it reads as a miss from now on. `place` is where it was going to be and what it
+    /// replaced there, `None` if no place could be had. True if something older has to be buried; until then the key
+    /// stays as a shadow.
+    pub fn lose(self, id: EntryId, sequence: u64, place: Option<(Location, Option<IndexEntry>)>) -> bool {
+        let bury = match place {
+            // What it replaced may have been moved meanwhile, and its slot given out again.
+            Some((location, Some(replaced))) => {
+                let nowhere = Location { slot: NOWHERE, ..replaced.location };
+                let shadow = IndexEntry { location: nowhere, size: SizeClass::SHADOW };
+                // If it does not stand any more, a newer one in another segment has buried it already.
+                self.index.replace_if(id, location, Some(shadow))
+            }
+            // With no older one there is nothing to bury.
+            Some((location, None)) => {
+                self.index.replace_if(id, location, None);
+                false
+            }
+            // Wherever its older record has been moved to meanwhile.
+            None => self.index.shadow(id),
+        };
         self.in_flight.remove(id, sequence);
-        // With no older one there is nothing to bury; a newer one in another segment has buried it already.
-        stood && replaced.is_some()
+        bury
     }
 
     /// A compaction has copied a record: the index points at the copy, unless the entry was rewritten meanwhile.

@@ -434,6 +434,20 @@ impl MetadataIndex {
         true
     }
 
+    /// Makes an entry a shadow, wherever it is; false if there is none.
+    pub fn shadow(&self, id: EntryId) -> bool {
+        let (old, new) = {
+            let Some(mut partition) = self.partitions.get_mut(&id.partition()) else { return false };
+            let Ok(at) = partition.find(id.tag()) else { return false };
+            let old = partition.slots[at].load().entry();
+            let new = IndexEntry { size: SizeClass::SHADOW, ..old };
+            partition.slots[at].store(Packed::new(id.tag(), new));
+            (old, new)
+        };
+        self.count(Some(old), Some(new));
+        true
+    }
+
     /// Points an entry that is at `from` at its new place. An entry that has become a shadow there stays one.
     pub fn relocate(&self, id: EntryId, from: Location, to: IndexEntry) -> bool {
         let (old, new) = {

@@ -58,17 +58,15 @@ pub(super) struct Writer<D: Disk> {
 
 struct Pending {
     record: EncodedRecord,
-    /// Where it is going to be; `None` if no place could be had.
-    location: Option<Location>,
-    /// The index entry it took the place of.
-    replaced: Option<IndexEntry>,
+    /// Where it is going to be, and the index entry it took the place of; `None` if no place could be had.
+    place: Option<(Location, Option<IndexEntry>)>,
     charge: u64,
 }
 
 impl Pending {
     /// Whether it was to be written to one of these segments.
     fn is_in(&self, failed: &[(u32, Error)]) -> bool {
-        self.location.is_some_and(|location| failed.iter().any(|(slot, _)| *slot == location.slot))
+        self.place.is_some_and(|(location, _)| failed.iter().any(|(slot, _)| *slot == location.slot))
     }
 }
 
@@ -293,8 +291,7 @@ impl<D: Disk> Writer<D> {
         let (group, location) = match self.place(shared, &record) {
             Ok(placed) => placed,
             Err(error) => {
-                let replaced = shared.index.get(id);
-                self.lose(shared, &[Pending { record, location: None, replaced, charge }]);
+                self.lose(shared, &[Pending { record, place: None, charge }]);
                 self.note_failure(shared, &error);
                 return;
             }
@@ -310,7 +307,7 @@ impl<D: Disk> Writer<D> {
         if self.pending.is_empty() {
             self.batch_begun = Instant::now();
         }
-        self.pending.push(Pending { record, location: Some(location), replaced, charge });
+        self.pending.push(Pending { record, place: Some((location, replaced)), charge });
     }
 
     /// Finds a group for a record and a place in the group's active segment.
@@ -432,13 +429,13 @@ impl<D: Disk> Writer<D> {
         self.pending.clear();
     }
 
-    /// Accepted records that could not be written read as misses from now on. What they replaced stays in the index as
-    /// a shadow, so that it is remembered until a tombstone has buried it. Newest first: of several records of one key
-    /// in the batch, each gives way to what it replaced.
+    /// Accepted records that could not be written read as misses from now on. Keys of which
+    /// something older is on disk stay in the index as shadows, so that they are remembered until a tombstone has buried
+    /// it. Newest first: of several records of one key in the batch, each gives way to what it replaced.
     fn lose<C: Clock>(&mut self, shared: &Shared<D, C>, records: &[Pending]) {
-        for Pending { record, location, replaced, charge } in records.iter().rev() {
+        for Pending { record, place, charge } in records.iter().rev() {
             let (id, sequence) = (EntryId::of(record.hash), record.meta.sequence);
-            if shared.hand_over().lose(id, sequence, *location, *replaced) {
+            if shared.hand_over().lose(id, sequence, *place) {
                 match key_of(record, shared) {
                     Some(key) => drop(self.doomed.insert(record.hash, key)),
                     // Its key cannot be told, so nothing can bury what it replaced.
