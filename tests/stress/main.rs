@@ -221,9 +221,11 @@ fn stress(bounded: bool) {
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let (writes, reads, hits) = (count(&load.writes), count(&load.reads), count(&load.hits));
     println!(
-        "bounded {bounded}: {writes} writes, {reads} reads, {hits} hits, {} tasks, {} compactions, {} B given back, {} expired, {} evicted",
+        "bounded {bounded}: {writes} writes, {reads} reads, {hits} hits, {} tasks, {} compactions, \
+         {} B given back, {} expired, {} evicted",
         count(&load.tasks),
         stats.compactions,
+        stats.bytes_reclaimed,
         stats.expired_removed,
         stats.evicted
     );
