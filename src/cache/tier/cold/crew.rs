@@ -12,7 +12,10 @@
 //! - A thread's work is `for<'a> FnOnce(&'a S) + 'static`: it cannot keep the reference beyond its own call, whatever
 //!   it captured. The thread ends when the call does.
 //! - The box is taken back in `drop` only, after every thread has been joined; `join` needs no trust in the workers.
-//!   If the crew is forgotten instead, the value is never freed: a leak in safe code, not a dangling reference.
+//!   If the crew is forgotten instead, the value is never freed: a leak in safe code, not a dangling reference. So it
+//!   is if `drop` itself unwinds, because dropping what a thread panicked with panics: the box is taken back last.
+//! - No worker can hold its own crew, and so wait for itself: what it captured was `'static` before it was spawned, and
+//!   what it borrows is the value, which does not contain the crew.
 
 #![expect(unsafe_code, reason = "lends a value to threads that are joined before it drops; argued above")]
 
