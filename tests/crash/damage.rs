@@ -59,14 +59,15 @@ fn run(seed: u64, tell: &Tell) {
     files::run(&*SAMPLES, seed, tell);
 }
 
-/// Most of a manifest is zeros between its edits, which are all alike: one byte in 16 of them is harmed. Of a
+/// The reserve's content means nothing. Most of a manifest is zeros between its edits, which are all alike: one byte in 16 of them is harmed. Of a
 /// dictionary one in 8, and of snapshots but that of one sample.
 fn is_padding(sample: &Sample, name: &str, at: usize) -> bool {
     let bytes = &sample.files[name];
     let around = &bytes[at.saturating_sub(8)..(at + 9).min(bytes.len())];
     let is_repeated =
         name.starts_with("dict") || (name.starts_with("snap") && sample.life != Life::Compacted);
-    (name.starts_with("MANIFEST") && !at.is_multiple_of(16) && around.iter().all(|byte| *byte == 0))
+    name == "RESERVE"
+        || (name.starts_with("MANIFEST") && !at.is_multiple_of(16) && around.iter().all(|byte| *byte == 0))
         || (is_repeated && !at.is_multiple_of(8))
 }
 

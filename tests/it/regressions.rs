@@ -415,3 +415,21 @@ fn a_snapshot_does_not_claim_to_hold_a_record_that_is_still_being_placed() {
         assert!(lost.is_empty(), "round {round}: {lost:?} of {last}");
     }
 }
+
+/// A directory whose sync has failed may have lost the writer's names too, and says so once. A snapshot, and a manifest
+/// that was written anew, took it for a failure of their own.
+#[test]
+fn a_failed_sync_of_the_directory_makes_the_store_read_only_whoever_asked_for_it() {
+    let dir = scratch();
+    let disk = ScriptedDisk::new(|call| call.op == Op::SyncDir);
+    let cold = open_on(config(dir.path()), disk);
+    let mut model = Model::new();
+    put(&cold, &mut model, b"key".to_vec(), b"value".to_vec());
+    cold.flush().unwrap();
+    cold.disk().script([Verdict::Fail(IoKind::Other)]);
+    assert!(cold.run(CompactionTask::RebuildIndex).unwrap_err().is_read_only());
+    assert_eq!(cold.disk().forget_script(), 0, "the sync of the snapshot's name was the one");
+    assert!(cold.insert(b"another", b"value").unwrap_err().is_read_only());
+    assert!(cold.flush().unwrap_err().is_read_only());
+    expect_exactly(&cold, &model, "reads go on");
+}

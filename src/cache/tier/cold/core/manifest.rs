@@ -223,7 +223,7 @@ impl<D: Disk> Manifest<D> {
         bytes.extend_from_slice(&encode_edit(state.edit, state.edit, &Edit::State(Box::new(state.clone()))));
         file.write_full_at(&bytes, 0).map_err(|error| Error::io("write", &path, error))?;
         file.sync().map_err(|error| Error::io("sync", &path, error))?;
-        disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
+        sync_names(disk, dir)?;
         let end = bytes.len() as u64;
         Ok(Self {
             dir: dir.into(),
@@ -374,11 +374,12 @@ impl<D: Disk> Manifest<D> {
     /// Starts a new file with the state alone, and removes the old one. The log must be synced.
     ///
     /// # Errors
-    /// [`ErrorKind::ReadOnly`] when it is unknown which of the two files is in force. A new file that could not even be
-    /// written is no error: the old one goes on.
+    /// [`ErrorKind::ReadOnly`] when it is unknown which of the two files is in force, or names may be lost. A new file
+    /// that could not even be written is no error: the old one goes on.
     pub fn roll(&mut self, disk: &D) -> Result<()> {
         let new = match Self::write_new(disk, &self.dir, self.number + 1, self.state.clone()) {
             Ok(new) => new,
+            Err(error) if error.is_read_only() => return Err(error),
             Err(error) => {
                 tracing::warn!(%error, "the manifest could not be written anew; the old one goes on");
                 return Ok(());
@@ -434,7 +435,11 @@ pub fn replace_file<D: Disk>(disk: &D, dir: &Path, path: &Path, bytes: &[u8]) ->
         drop(disk.remove(&temporary));
         Error::io("write", path, error)
     })?;
-    // A directory whose sync failed may have lost other names too, and will not say so again.
+    sync_names(disk, dir)
+}
+
+/// Makes the directory's names durable. One whose sync failed may have lost any of them, and will not say so again.
+fn sync_names<D: Disk>(disk: &D, dir: &Path) -> Result<()> {
     disk.sync_dir(dir).map_err(|error| {
         let error = Error::io("sync", dir, error);
         Error::new(ErrorKind::ReadOnly, format!("{error}; writes are refused until the store is reopened"))

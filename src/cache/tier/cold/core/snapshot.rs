@@ -24,7 +24,7 @@ use crate::io::{Disk, DiskFile};
 /// The file is written in pieces of about this size.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// Writes a snapshot under its final name, durable but not committed. Returns its length.
+/// Writes a snapshot under its final name, which the caller has to make durable. Returns its length.
 pub fn write_snapshot<D: Disk>(
     disk: &D,
     dir: &Path,
@@ -37,7 +37,6 @@ pub fn write_snapshot<D: Disk>(
     let temporary = names::temporary(&path);
     let written = write_chunks(disk, &temporary, store_id, entry, index, slab).and_then(|len| {
         disk.rename(&temporary, &path)?;
-        disk.sync_dir(dir)?;
         Ok(len)
     });
     written.map_err(|error| {
