@@ -72,7 +72,7 @@ fn expect_sane_or_unreadable(sample: &Sample, files: &Files, name: &str) -> Resu
 /// Each file, cut at each length; of the zeros of a manifest at each 64th.
 fn cut(sample: &Sample, deal: &mut Deal<'_>) {
     for (name, bytes) in &sample.files {
-        for len in (0..bytes.len()).filter(|len| !super::is_padding(sample, name, *len)) {
+        for len in (0..bytes.len()).filter(|len| !super::is_left_out(sample, name, *len)) {
             if deal.is_mine() {
                 let mut files = sample.files.clone();
                 files.insert(name.clone(), bytes[..len].to_vec());
