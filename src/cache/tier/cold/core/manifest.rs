@@ -223,7 +223,7 @@ impl<D: Disk> Manifest<D> {
         bytes.extend_from_slice(&encode_edit(state.edit, state.edit, &Edit::State(Box::new(state.clone()))));
         file.write_full_at(&bytes, 0).map_err(|error| Error::io("write", &path, error))?;
         file.sync().map_err(|error| Error::io("sync", &path, error))?;
-        disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
+        sync_names(disk, dir)?;
         let end = bytes.len() as u64;
         Ok(Self {
             dir: dir.into(),
@@ -434,7 +434,14 @@ pub fn replace_file<D: Disk>(disk: &D, dir: &Path, path: &Path, bytes: &[u8]) ->
         drop(disk.remove(&temporary));
         Error::io("write", path, error)
     })?;
-    // A directory whose sync failed may have lost other names too, and will not say so again.
+    sync_names(disk, dir)
+}
+
+/// Makes the directory's names durable.
+///
+/// # Errors
+/// [`ErrorKind::ReadOnly`]: a directory whose sync failed may have lost other names too, and will not say so again.
+pub fn sync_names<D: Disk>(disk: &D, dir: &Path) -> Result<()> {
     disk.sync_dir(dir).map_err(|error| {
         let error = Error::io("sync", dir, error);
         Error::new(ErrorKind::ReadOnly, format!("{error}; writes are refused until the store is reopened"))

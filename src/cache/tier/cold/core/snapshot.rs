@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use super::manifest::sync_names;
 use super::names;
 use super::slab::Slab;
 use crate::cache::tier::cold::metadata_index::{
@@ -37,14 +38,15 @@ pub fn write_snapshot<D: Disk>(
     let temporary = names::temporary(&path);
     let written = write_chunks(disk, &temporary, store_id, entry, index, slab).and_then(|len| {
         disk.rename(&temporary, &path)?;
-        disk.sync_dir(dir)?;
         Ok(len)
     });
-    written.map_err(|error| {
+    let len = written.map_err(|error| {
         // What stays behind is deleted at the next start.
         drop(disk.remove(&temporary));
         Error::io("write", &path, error)
-    })
+    })?;
+    sync_names(disk, dir)?;
+    Ok(len)
 }
 
 fn write_chunks<D: Disk>(
