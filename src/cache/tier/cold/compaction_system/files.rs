@@ -3,16 +3,16 @@
 use std::sync::atomic::Ordering;
 
 use crate::cache::tier::cold::core::manifest::replace_file;
-use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::core::recovery::is_damage;
 use crate::cache::tier::cold::core::segment::{ReadError, read_footer, scan_records};
 use crate::cache::tier::cold::core::slab::AccountView;
+use crate::cache::tier::cold::core::{manifest, names};
 use crate::cache::tier::cold::ledger::in_blocks;
 use crate::cache::tier::cold::metadata_index::{EntryId, Location, PARTITIONS};
 use crate::cache::tier::cold::serialization::footer::FooterRow;
 use crate::cache::tier::cold::shared::Shared;
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::io::{Disk, DiskFile};
 
 /// A segment's rows, from its footer or, where that is damaged, from its records.
@@ -141,12 +141,11 @@ pub(super) fn replace_counted<D: Disk, C: Clock>(
 /// # Errors
 /// [`ErrorKind::ReadOnly`]: the kernel may have lost names of the writer's too, and reports that once only.
 pub(super) fn sync_names<D: Disk, C: Clock>(shared: &Shared<D, C>) -> Result<()> {
-    let dir = &shared.config.dir;
-    shared.disk.sync_dir(dir).map_err(|error| {
+    let synced = manifest::sync_names(&shared.disk, &shared.config.dir);
+    if synced.is_err() {
         shared.condition.read_only.store(true, Ordering::SeqCst);
-        let error = Error::io("sync", dir, error);
-        Error::new(ErrorKind::ReadOnly, format!("{error}; writes are refused until the store is reopened"))
-    })
+    }
+    synced
 }
 
 /// Makes removals durable. A name that comes back is in no manifest: the next start removes it again.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
-use super::files::{remove_file, rows_of, sync_names, sync_removals};
+use super::files::{remove_file, rows_of, sync_removals};
 use super::{CompactionSystem, RebuildReport};
 use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::core::slab::AccountView;
@@ -90,7 +90,6 @@ impl CompactionSystem {
         // In one step: what is struck out in between, a caller could take.
         shared.ledger.resize(expected, written.as_ref().map_or(0, |file_bytes| *file_bytes));
         snapshot.file_bytes = written?;
-        sync_names(shared)?;
         let keep: Vec<u64> = self.snapshots.iter().rev().take(keep_one.into()).map(|kept| kept.id).collect();
         // The writer makes everything it has appended durable before the edit: all that the snapshot points at.
         let committed = self.commit(Edit::AddSnapshot { snapshot, keep: keep.clone() });

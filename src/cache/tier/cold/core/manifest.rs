@@ -438,8 +438,11 @@ pub fn replace_file<D: Disk>(disk: &D, dir: &Path, path: &Path, bytes: &[u8]) ->
     sync_names(disk, dir)
 }
 
-/// Makes the directory's names durable. One whose sync failed may have lost any of them, and will not say so again.
-fn sync_names<D: Disk>(disk: &D, dir: &Path) -> Result<()> {
+/// Makes the directory's names durable.
+///
+/// # Errors
+/// [`ErrorKind::ReadOnly`]: a directory whose sync failed may have lost other names too, and will not say so again.
+pub fn sync_names<D: Disk>(disk: &D, dir: &Path) -> Result<()> {
     disk.sync_dir(dir).map_err(|error| {
         let error = Error::io("sync", dir, error);
         Error::new(ErrorKind::ReadOnly, format!("{error}; writes are refused until the store is reopened"))

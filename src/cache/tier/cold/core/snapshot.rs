@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use super::manifest::sync_names;
 use super::names;
 use super::slab::Slab;
 use crate::cache::tier::cold::metadata_index::{
@@ -24,7 +25,7 @@ use crate::io::{Disk, DiskFile};
 /// The file is written in pieces of about this size.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// Writes a snapshot under its final name, which the caller has to make durable. Returns its length.
+/// Writes a snapshot under its final name, durable but not committed. Returns its length.
 pub fn write_snapshot<D: Disk>(
     disk: &D,
     dir: &Path,
@@ -39,11 +40,13 @@ pub fn write_snapshot<D: Disk>(
         disk.rename(&temporary, &path)?;
         Ok(len)
     });
-    written.map_err(|error| {
+    let len = written.map_err(|error| {
         // What stays behind is deleted at the next start.
         drop(disk.remove(&temporary));
         Error::io("write", &path, error)
-    })
+    })?;
+    sync_names(disk, dir)?;
+    Ok(len)
 }
 
 fn write_chunks<D: Disk>(
