@@ -97,7 +97,9 @@ fn a_compaction_moves_what_is_overwritten_and_read() {
             false,
             vec![
                 Box::new(|world, writer| put(world, writer, A, false)),
-                Box::new(move |world, writer| drop(compact(world, writer, victim))),
+                Box::new(move |world, writer| {
+                    compact(world, writer, victim);
+                }),
                 Box::new(|world, _| read(world, &[A, B, A])),
                 Box::new(|world, _| read(world, &[B, A])),
             ],
@@ -244,7 +246,9 @@ fn a_write_without_a_place_meets_a_compaction() {
             true,
             vec![
                 Box::new(|world, writer| put(world, writer, A, false)),
-                Box::new(move |world, writer| drop(compact(world, writer, victim))),
+                Box::new(move |world, writer| {
+                    compact(world, writer, victim);
+                }),
             ],
         );
     });
