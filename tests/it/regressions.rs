@@ -415,3 +415,30 @@ fn a_snapshot_does_not_claim_to_hold_a_record_that_is_still_being_placed() {
         assert!(lost.is_empty(), "round {round}: {lost:?} of {last}");
     }
 }
+
+#[test]
+fn small_expired_segments_that_hide_something_go_although_the_first_of_them_gave_nothing_back() {
+    let dir = scratch();
+    let cold = open(dir.path());
+    let seconds = std::time::Duration::from_secs;
+    for number in 0..20_000 {
+        cold.insert_with_ttl(&key(number), &noise(number.into(), 400), seconds(86_400)).unwrap();
+    }
+    cold.len(); // hands over
+    cold.run_due().unwrap();
+    let before = cold.segments().len();
+    // Each turn leaves a segment of one block whose records hide some that outlive them: all together not a hundredth of
+    // the store.
+    for turn in 0..40 {
+        for number in 0..3 {
+            cold.insert_with_ttl(&key(turn * 3 + number), &noise(number.into(), 400), seconds(60)).unwrap();
+        }
+        cold.len(); // hands over
+        cold.clock().advance(10_000);
+        cold.run_due().unwrap();
+    }
+    cold.clock().advance(60_000);
+    cold.run_due().unwrap();
+    let after = cold.segments().len();
+    assert!(after <= before + 17, "{before} segments have become {after}");
+}

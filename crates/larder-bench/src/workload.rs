@@ -171,7 +171,7 @@ const TTL_SEGMENT_BYTES: f64 = (16 << 20) as f64 / 32.0;
 const REAL_TIME_DIVISOR: u64 = 960;
 /// By a real clock, maintenance takes time, which it does not in the simulator: the closer its rounds, the more that
 /// shows in what they find.
-const REAL_STEP_US: u64 = 250_000;
+const REAL_STEP_US: u64 = 40_000;
 /// One in so many records survives in `delete-all`.
 pub const SCATTER: u64 = 500;
 
