@@ -46,7 +46,7 @@ pub struct Options {
     pub scale: f64,
     /// Which times to live; `None` = the workload's own.
     pub ttl_set: Option<TtlSet>,
-    /// Laid out so that it can run by a real clock: a minute to three long.
+    /// Laid out so that it can run by a real clock: a minute and a half long at most.
     pub real_time: bool,
     /// Length of the values; `None` = the workload's own.
     pub value_bytes: Option<u32>,
