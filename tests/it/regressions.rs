@@ -433,3 +433,48 @@ fn a_failed_sync_of_the_directory_makes_the_store_read_only_whoever_asked_for_it
     assert!(cold.flush().unwrap_err().is_read_only());
     expect_exactly(&cold, &model, "reads go on");
 }
+
+#[test]
+fn small_expired_segments_that_hide_something_go_although_the_first_of_them_gave_nothing_back() {
+    let dir = scratch();
+    let cold = open(dir.path());
+    let seconds = std::time::Duration::from_secs;
+    for number in 0..20_000 {
+        cold.insert_with_ttl(&key(number), &noise(number.into(), 400), seconds(86_400)).unwrap();
+    }
+    cold.len(); // hands over
+    cold.run_due().unwrap();
+    let before = cold.segments().len();
+    // Each turn leaves a segment of one block whose records hide some that outlive them: all together not a hundredth of
+    // the store.
+    for turn in 0..40 {
+        for number in 0..3 {
+            cold.insert_with_ttl(&key(turn * 3 + number), &noise(number.into(), 400), seconds(60)).unwrap();
+        }
+        cold.len(); // hands over
+        cold.clock().advance(10_000);
+        cold.run_due().unwrap();
+    }
+    cold.clock().advance(60_000);
+    cold.run_due().unwrap();
+    let after = cold.segments().len();
+    assert!(after <= before + 17, "{before} segments have become {after}");
+}
+
+/// What a task cannot read at the moment says nothing about the entries in it: readers have the segment open. They were
+/// taken for dangling, all of them.
+#[test]
+fn rebuilding_the_index_leaves_the_entries_of_a_segment_that_cannot_be_opened_now() {
+    let dir = scratch();
+    let disk = ScriptedDisk::new(|call| call.op == Op::OpenRead && call.is_segment());
+    let cold = open_on(config(dir.path()), disk);
+    let mut model = Model::new();
+    for number in 0..20 {
+        put(&cold, &mut model, key(number), noise(number.into(), 100));
+    }
+    cold.run(CompactionTask::CompactData).unwrap();
+    cold.disk().script([Verdict::Fail(IoKind::NotFound)]);
+    cold.run(CompactionTask::RebuildIndex).unwrap();
+    assert_eq!(cold.disk().forget_script(), 0, "the segment was looked for");
+    expect_exactly(&cold, &model, "after the index was rebuilt");
+}

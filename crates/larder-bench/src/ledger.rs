@@ -250,8 +250,12 @@ impl<D: Disk> Counted<D> {
     pub fn records(&self) -> io::Result<Vec<Gone>> {
         let paths: Vec<PathBuf> = with_ledger(self.ledger, |ledger| ledger.names.keys().cloned().collect());
         let mut records = Vec::new();
-        for path in paths.iter().filter(|path| FileKind::of(path) == FileKind::Segment) {
+        // What is in an output that has no name yet is still in its victims.
+        for path in paths.iter().filter(|path| FileKind::of(path) == FileKind::Segment && !is_temporary(path))
+        {
             match self.disk.open_read(path) {
+                // Its header is being written.
+                Ok(file) if file.len()? < SEGMENT_HEADER_BYTES => {}
                 Ok(file) => records.extend(read_segment(&file)?.records),
                 // A store that maintains itself has just removed it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -282,7 +286,7 @@ impl<D: Disk> Counted<D> {
     /// A segment that is about to go: which records go with it?
     fn note_gone(&self, path: &Path) {
         let is_segment = FileKind::of(path) == FileKind::Segment;
-        if !is_segment || path.extension().is_some_and(|extension| extension == "tmp") {
+        if !is_segment || is_temporary(path) {
             return;
         }
         let contents = self.disk.open_read(path).and_then(|file| read_segment(&file));
@@ -291,6 +295,10 @@ impl<D: Disk> Counted<D> {
             Err(_) => ledger.unreadable += 1,
         });
     }
+}
+
+fn is_temporary(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "tmp")
 }
 
 impl<D: Disk> Disk for Counted<D> {

@@ -134,7 +134,7 @@ struct SimulateArgs {
     /// Share of dead bytes at which compaction starts (uniform, ninety-ten).
     #[arg(long)]
     dead_ratio: Option<f64>,
-    /// Run it in this directory and by the machine's clock too (one to three minutes), and compare.
+    /// Run it in this directory and by the machine's clock too (a minute and a half), and compare.
     #[arg(long, value_name = "DIR")]
     real: Option<PathBuf>,
 }

@@ -10,8 +10,10 @@ use crate::workload::{Options, Workload};
 /// How far a figure of the simulator may be from the real run's.
 const AGREEMENT: f64 = 0.05;
 /// The figures for which that is asked: those that the simulator exists for.
-const COMPARED: [&str; 4] =
-    ["written_amplification", "space_amplification", "hit_ratio", "segments_after_delete"];
+const COMPARED: [&str; 3] = ["written_amplification", "space_amplification", "hit_ratio"];
+/// Bars that a real run is not held to: times to live are made short there, but neither the disk nor the clock faster,
+/// and maintenance is not told apart by the driver's steps.
+const VIRTUAL_ONLY: [&str; 3] = ["reclaim_p99_share", "reclaim_p99_ttls", "record_bytes_read_by_cleanup"];
 
 /// A finished run, or two of them side by side.
 #[derive(Debug)]
@@ -33,7 +35,8 @@ impl Report {
     pub fn missed(&self) -> Vec<String> {
         let mut all = missed(self.workload, &self.simulated);
         let Some((real, _)) = &self.real else { return all };
-        for bar in missed(self.workload, real) {
+        let counts = |bar: &String| !VIRTUAL_ONLY.iter().any(|name| bar.starts_with(name));
+        for bar in missed(self.workload, real).iter().filter(|bar| counts(bar)) {
             all.push(format!("real run: {bar}"));
         }
         for name in COMPARED {

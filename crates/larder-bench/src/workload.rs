@@ -46,7 +46,7 @@ pub struct Options {
     pub scale: f64,
     /// Which times to live; `None` = the workload's own.
     pub ttl_set: Option<TtlSet>,
-    /// Laid out so that it can run by a real clock: a minute to three long.
+    /// Laid out so that it can run by a real clock: a minute and a half long at most.
     pub real_time: bool,
     /// Length of the values; `None` = the workload's own.
     pub value_bytes: Option<u32>,
@@ -171,7 +171,7 @@ const TTL_SEGMENT_BYTES: f64 = (16 << 20) as f64 / 32.0;
 const REAL_TIME_DIVISOR: u64 = 960;
 /// By a real clock, maintenance takes time, which it does not in the simulator: the closer its rounds, the more that
 /// shows in what they find.
-const REAL_STEP_US: u64 = 250_000;
+const REAL_STEP_US: u64 = 40_000;
 /// One in so many records survives in `delete-all`.
 pub const SCATTER: u64 = 500;
 

@@ -4,6 +4,7 @@
 use super::saved_index::SNAPSHOT_ENTRY_BYTES;
 use crate::cache::tier::cold::core::slab::AccountView;
 use crate::cache::tier::cold::groups::EXPIRING;
+use crate::cache::tier::cold::ledger::{BLOCK_BYTES, in_blocks};
 use crate::cache::tier::cold::serialization::segment::LogKind;
 
 /// A segment that holds less than this share of a full one is worth merging, if there are enough of them.
@@ -131,20 +132,21 @@ pub(in crate::cache::tier::cold) struct Garbage {
 
 impl Garbage {
     pub fn of(accounts: &[AccountView], circumstances: &Circumstances) -> Self {
-        let sum = |bytes_of: &dyn Fn(&AccountView) -> f64| accounts.iter().map(bytes_of).sum::<f64>();
-        let bytes = sum(&|account| account.summary.record_bytes() as f64).max(1.0);
         let saved = |account: &AccountView| {
             if !wants_recompression(account, circumstances) {
                 return 0.0;
             }
             saving_bytes(account)
         };
-        let worthwhile =
-            |account: &AccountView| circumstances.worthwhile_bytes(account) as f64 + saved(account);
-        Self {
-            worthwhile_share: sum(&worthwhile) / bytes,
-            share: sum(&|account| account.reclaimable_bytes() as f64) / bytes,
+        // One pass: this is asked at every look.
+        let (mut bytes, mut worthwhile, mut reclaimable) = (0.0, 0.0, 0.0);
+        for account in accounts {
+            bytes += account.summary.record_bytes() as f64;
+            worthwhile += circumstances.worthwhile_bytes(account) as f64 + saved(account);
+            reclaimable += account.reclaimable_bytes() as f64;
         }
+        let bytes = f64::max(bytes, 1.0);
+        Self { worthwhile_share: worthwhile / bytes, share: reclaimable / bytes }
     }
 
     /// Everything, or what is worth collecting if that is more.
@@ -186,9 +188,9 @@ pub(in crate::cache::tier::cold) fn choose_round(
     if !free.is_empty() {
         return free;
     }
-    let spent = sealed(accounts, circumstances).filter(|victim| circumstances.is_spent(&victim.account));
-    let spent: Vec<Victim> = spent.collect();
-    if !spent.is_empty() {
+    if wants_sweep(accounts, circumstances) {
+        let spent = sealed(accounts, circumstances).filter(|victim| circumstances.is_spent(&victim.account));
+        let spent: Vec<Victim> = spent.collect();
         return take_round(spent, u64::MAX, circumstances.segment_bytes);
     }
     let garbage = Garbage::of(accounts, circumstances);
@@ -400,8 +402,8 @@ pub(in crate::cache::tier::cold) fn wants_roll(
 ) -> bool {
     let active = accounts.iter().filter(|account| !account.sealed);
     let garbage: u64 = active.map(AccountView::reclaimable_bytes).sum();
-    Garbage::of(accounts, circumstances).is_due(circumstances)
-        && garbage as f64 > ROLL_SHARE * circumstances.segment_bytes as f64
+    garbage as f64 > ROLL_SHARE * circumstances.segment_bytes as f64
+        && Garbage::of(accounts, circumstances).is_due(circumstances)
 }
 
 /// When a cleanup that runs by itself looks into a segment. One in which everything expires is left until all has,
@@ -484,10 +486,17 @@ fn is_compaction_due(accounts: &[AccountView], pulse: &Pulse) -> bool {
     let tried = pulse.stuck_share > 0.0;
     let stuck = tried && garbage.any_share() <= pulse.stuck_share + 0.01;
     (!stuck && wants_roll(accounts, circumstances))
-        || (!tried && accounts.iter().any(|account| circumstances.is_spent(account)))
+        || wants_sweep(accounts, circumstances)
         || accounts.iter().any(|account| circumstances.is_free(account))
         || (!stuck && !choose_round(accounts, circumstances).is_empty())
         || (!garbage.is_due(circumstances) && wants_merger(accounts, circumstances))
+}
+
+/// Whether the segments that stay only for what they hide take more than the block that remembering it takes. Each of
+/// them is swept once, whatever it gives back: what hid in it lasts from then on.
+fn wants_sweep(accounts: &[AccountView], circumstances: &Circumstances) -> bool {
+    let spent = accounts.iter().filter(|account| circumstances.is_spent(account));
+    spent.map(|account| in_blocks(account.summary.file_bytes)).sum::<u64>() > BLOCK_BYTES
 }
 
 /// Whether there are so many small segments that they are worth merging.

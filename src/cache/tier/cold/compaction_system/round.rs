@@ -180,7 +180,10 @@ impl CompactionSystem {
                 shared.index.replace_if(id, from, None);
             }
             Some(known) if known.location == from => {
-                entry.survivors.push(Survivor { row: *row, from, bytes, group, shadow: known.is_shadow() });
+                let shadow = known.is_shadow();
+                // Shadows lie together, as deletions do.
+                let group = if shadow { UNKNOWN_CLASS } else { group };
+                entry.survivors.push(Survivor { row: *row, from, bytes, group, shadow });
                 return;
             }
             _ => {}
