@@ -478,3 +478,60 @@ fn rebuilding_the_index_leaves_the_entries_of_a_segment_that_cannot_be_opened_no
     assert_eq!(cold.disk().forget_script(), 0, "the segment was looked for");
     expect_exactly(&cold, &model, "after the index was rebuilt");
 }
+
+/// A process that is out of descriptors for a moment cannot open the directory to sync it. Nothing was tried then, and
+/// nothing is lost: it was taken for a failed sync, and the store stayed read-only.
+#[test]
+fn a_directory_that_cannot_be_opened_for_its_sync_does_not_make_the_store_read_only() {
+    let dir = scratch();
+    let cold = open_on(config(dir.path()), ScriptedDisk::new(|call| call.op == Op::SyncDir));
+    let mut model = Model::new();
+    cold.disk().script([Verdict::FailAs(rustix::io::Errno::MFILE)]);
+    cold.insert(b"lost", b"value").unwrap();
+    assert_eq!(cold.flush().unwrap_err().kind(), ErrorKind::WriteLost, "it has no segment to go to");
+    put(&cold, &mut model, b"key".to_vec(), b"value".to_vec());
+    cold.flush().unwrap();
+    for number in (0..600).chain(0..300) {
+        put(&cold, &mut model, key(number), noise(number.into(), 1000));
+    }
+    cold.flush().unwrap();
+    // The names of a compaction's outputs.
+    cold.disk().script([Verdict::FailAs(rustix::io::Errno::NFILE)]);
+    assert_eq!(cold.run(CompactionTask::CompactData).unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(cold.disk().forget_script(), 0, "it was met");
+    compact(&cold);
+    cold.flush().unwrap();
+    expect_exactly(&cold, &model, "after both");
+    cold.close().unwrap();
+    expect_exactly(&open(dir.path()), &model, "reopened");
+}
+
+/// Under writers that never stop, each step of a task waited for all that was queued, and space ran away meanwhile.
+#[test]
+fn maintenance_does_not_wait_behind_what_is_queued() {
+    let dir = scratch();
+    let cold = open_on(config(dir.path()), ScriptedDisk::new(is_segment_write).logging());
+    cold.insert(b"key", b"value").unwrap();
+    cold.flush().unwrap();
+    let (gate, hold) = Gate::new();
+    cold.disk().script((0..1000).map(|_| Verdict::Hold(hold.clone())));
+    drop(hold);
+    for number in 0..4000 {
+        cold.insert(&key(number), &noise(number.into(), 1000)).unwrap();
+    }
+    cold.schedule(CompactionTask::RebuildIndex).unwrap();
+    let saves = |call: &Call| call.op == Op::Create && is_snapshot(&call.name);
+    let mut written = 0;
+    while !cold.disk().take_log().iter().any(saves) {
+        // The time is for the worker to get to it; the writer stands still meanwhile.
+        if gate.reached.recv_timeout(std::time::Duration::from_millis(100)).is_ok() {
+            written += 1;
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            gate.release.send(()).unwrap();
+        }
+        assert!(cold.stats().queued_bytes > 0, "all was written first, in {written} batches");
+    }
+    cold.disk().forget_script();
+    drop(gate);
+    cold.flush().unwrap();
+}

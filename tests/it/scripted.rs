@@ -48,6 +48,8 @@ impl Call {
 pub enum Verdict {
     Pass,
     Fail(io::ErrorKind),
+    /// Fails with an error of the operating system's.
+    FailAs(rustix::io::Errno),
     /// Of a write only this many bytes are written.
     Short(usize),
     Panic,
@@ -110,6 +112,7 @@ impl Wire {
         match self.script.try_recv() {
             Err(_) | Ok(Verdict::Pass) => Ok(len),
             Ok(Verdict::Fail(kind)) => Err(io::Error::new(kind, "a scripted failure")),
+            Ok(Verdict::FailAs(errno)) => Err(errno.into()),
             Ok(Verdict::Short(bytes)) => Ok(bytes.min(len)),
             Ok(Verdict::Panic) => panic!("a scripted panic: {call:?}"),
             Ok(Verdict::Hold(hold)) => {

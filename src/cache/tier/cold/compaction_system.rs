@@ -39,21 +39,30 @@ use self::round::{Keep, RoundProgress, output_bytes, victim_bytes};
 use self::saved_index::{REBUILD_SEGMENTS, check_batch};
 use super::core::slab::AccountView;
 use super::ledger::snapshot_bytes;
-use super::message::{Committed, WriteRequest};
+use super::message::{Committed, MaintenanceRequest, ToWriter, WriteRequest};
 use super::report::{CleanupReport, CompactionReport, RebuildReport, TuningReport};
 use super::serialization::edit::{DictionaryEntry, Edit, ManifestState, ParametersEntry, SnapshotEntry};
 use super::shared::{Shared, count};
 use crate::clock::Clock;
-use crate::config::Compression;
+use crate::config::{Compression, Maintenance};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Disk;
 
-/// While a compaction runs by itself, the brake on writers is looked after this often.
+/// While a compaction runs, the brake on writers is looked after this often.
 const BRAKE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Where a compaction stood when the speed at which it gives space back was looked at last.
+#[derive(Clone, Copy)]
+struct Lesson {
+    at: Instant,
+    /// Time it had spent waiting by then.
+    napped: Duration,
+    reclaimed: i64,
+}
 
 /// The compaction worker's own state: what it decides by, and the part of the manifest that it alone changes.
 pub(super) struct CompactionSystem {
-    writer: Sender<WriteRequest>,
+    writer: ToWriter,
     snapshots: Vec<SnapshotEntry>,
     watermark: u64,
     dictionaries: BTreeMap<u8, DictionaryEntry>,
@@ -81,7 +90,7 @@ pub(super) struct CompactionSystem {
 }
 
 impl CompactionSystem {
-    pub(super) fn new(state: &ManifestState, writer: Sender<WriteRequest>, now_ms: u64) -> Self {
+    pub(super) fn new(state: &ManifestState, writer: ToWriter, now_ms: u64) -> Self {
         Self {
             writer,
             snapshots: state.snapshots.clone(),
@@ -102,20 +111,23 @@ impl CompactionSystem {
         }
     }
 
-    /// Sends a request to the writer and waits for its answer.
-    fn ask<T>(&self, request: impl FnOnce(Sender<Result<T>>) -> WriteRequest) -> Result<T> {
+    /// Sends a request to the writer, past its queue, and waits for its answer.
+    fn ask<T>(&self, request: impl FnOnce(Sender<Result<T>>) -> MaintenanceRequest) -> Result<T> {
         let (reply, answer) = bounded(1);
-        self.writer.send(request(reply)).map_err(|_| Error::closed())?;
+        self.writer.maintenance.send(request(reply)).map_err(|_| Error::closed())?;
         answer.recv().map_err(|_| Error::closed())?
     }
 
-    /// Waits until what was accepted before is in segments and in the index.
+    /// Waits until what was accepted before is in segments and in the index: as long as the queue is.
     pub(super) fn wait_for_writer(&self) -> Result<()> {
-        self.ask(|reply| WriteRequest::Barrier { sync: false, reply })
+        let (reply, answer) = bounded(1);
+        let barrier = WriteRequest::Barrier { sync: false, reply };
+        self.writer.queue.send(barrier).map_err(|_| Error::closed())?;
+        answer.recv().map_err(|_| Error::closed())?
     }
 
     fn commit(&self, edit: Edit) -> Result<u64> {
-        self.ask(|reply| WriteRequest::Commit { edit, reply }).map(|Committed { edit }| edit)
+        self.ask(|reply| MaintenanceRequest::Commit { edit, reply }).map(|Committed { edit }| edit)
     }
 
     /// The sequence number up to which every kept snapshot reflects all operations.
@@ -162,7 +174,7 @@ impl CompactionSystem {
         let accounts = self.accounts(shared);
         // Garbage in the active segments counts too.
         if trigger == Trigger::Requested || policy::wants_roll(&accounts, &circumstances) {
-            self.ask(|reply| WriteRequest::Seal { reply })?;
+            self.ask(|reply| MaintenanceRequest::Seal { reply })?;
         }
         if trigger == Trigger::Requested {
             self.measure_outdated(shared, usize::MAX)?;
@@ -178,7 +190,13 @@ impl CompactionSystem {
         shared.state.set_total(total);
         let garbage = Garbage::of(&accounts, &circumstances);
         self.pacer = match trigger {
-            Trigger::Automatic => Pacer::automatic(rate_for(&garbage, file_bytes(&accounts), &circumstances)),
+            Trigger::Automatic => {
+                Pacer::compaction(rate_for(&garbage, file_bytes(&accounts), &circumstances))
+            }
+            // Nothing holds writers back in a store that is maintained by hand.
+            Trigger::Requested if shared.config.maintenance == Maintenance::Automatic => {
+                Pacer::compaction(None)
+            }
             Trigger::Requested | Trigger::Awaited => Pacer::unlimited(),
         };
         self.cover_shadows(shared, &rounds, trigger)?;
@@ -187,7 +205,7 @@ impl CompactionSystem {
             Trigger::Requested => Keep::Together,
             Trigger::Automatic | Trigger::Awaited => Keep::All,
         };
-        let mut before = 0;
+        let (mut before, mut learned) = (0, Lesson { at: started, napped: Duration::ZERO, reclaimed: 0 });
         for round in rounds.iter().filter(|round| !round.is_empty()) {
             let bytes: u64 = round.iter().map(victim_bytes).sum();
             let progress = RoundProgress { before, bytes, total };
@@ -201,6 +219,7 @@ impl CompactionSystem {
             let outcome = self.compact_round(shared, round, keep, &progress, &mut report);
             shared.ledger.strike(output);
             outcome?;
+            self.learn_reclaim_rate(&report, &mut learned);
             before += bytes;
         }
         if trigger == Trigger::Requested && !self.reserve.is_given_up() {
@@ -208,7 +227,6 @@ impl CompactionSystem {
         }
         shared.state.advance(1.0);
         report.duration = started.elapsed();
-        self.learn_reclaim_rate(&report);
         if report.segments_removed > 0 {
             count(&shared.counters.compactions, 1);
             tracing::info!(
@@ -252,8 +270,6 @@ impl CompactionSystem {
     ) -> Result<CleanupReport> {
         let started = Instant::now();
         let now_ms = shared.clock.now_ms();
-        // What was accepted before this call is in a segment, where it can be found.
-        self.wait_for_writer()?;
         let mut report = CleanupReport::default();
         let due = |account: &AccountView| match trigger {
             Trigger::Requested => is_due(account, now_ms),
@@ -328,8 +344,6 @@ impl CompactionSystem {
         shared: &Shared<D, C>,
     ) -> Result<TuningReport> {
         let started = Instant::now();
-        // What was accepted before this call is in the index, where it can be sampled.
-        self.wait_for_writer()?;
         let mut sampled = self.sample_entries(shared)?;
         shared.state.advance(sampling::SAMPLED_AT);
         let mut analysis = self.analyze(shared, &sampled)?;
@@ -358,11 +372,13 @@ impl CompactionSystem {
         self.pacer = Pacer::unlimited();
     }
 
-    /// Takes note of how fast a compaction gave space back while it was not waiting.
-    fn learn_reclaim_rate(&mut self, report: &CompactionReport) {
-        if report.bytes_reclaimed > 0 {
-            let busy = report.duration.saturating_sub(self.pacer.napped).as_secs_f64().max(1e-3);
-            let rate = report.bytes_reclaimed as f64 / busy;
+    /// Takes note of how fast a round of a compaction gave space back while it was not waiting.
+    fn learn_reclaim_rate(&mut self, report: &CompactionReport, last: &mut Lesson) {
+        let now = Lesson { at: Instant::now(), napped: self.pacer.napped, reclaimed: report.bytes_reclaimed };
+        let last = std::mem::replace(last, now);
+        let busy = (now.at - last.at).saturating_sub(now.napped - last.napped);
+        if now.reclaimed > last.reclaimed {
+            let rate = (now.reclaimed - last.reclaimed) as f64 / busy.as_secs_f64().max(1e-3);
             self.reclaim_rate =
                 if self.reclaim_rate == 0.0 { rate } else { 0.8 * self.reclaim_rate + 0.2 * rate };
         }
@@ -381,7 +397,7 @@ impl CompactionSystem {
         self.check_stop(shared)?;
         self.pacer.spend(bytes, || shared.state.is_awaited() || shared.ledger.is_relief_asked());
         // A round can take long where the machine has other things to do: writers do not run ahead meanwhile.
-        if self.pacer.is_automatic() && self.braked_at.elapsed() >= BRAKE_INTERVAL {
+        if self.pacer.holds_writers() && self.braked_at.elapsed() >= BRAKE_INTERVAL {
             let garbage = Garbage::of(&self.accounts(shared), &self.circumstances(shared));
             self.set_brake(shared, &garbage);
         }

@@ -363,17 +363,20 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         answer.recv().map_err(|_| Error::closed())?
     }
 
-    /// Runs a maintenance task and waits for its report. Readers and writers go on meanwhile.
+    /// Runs a maintenance task on what was accepted before, and waits for its report. Readers and writers go on
+    /// meanwhile.
     ///
     /// # Errors
     /// Whatever stopped the task; it leaves the store as it was. `Cancelled` after [`cancel`](Self::cancel).
     pub fn run(&self, task: CompactionTask) -> Result<TaskReport> {
+        // Here and not in the worker: a long queue keeps the worker from nothing else.
+        self.barrier(false)?;
         let (reply, answer) = bounded(1);
         self.request(TaskRequest::Run { task, reply: Some(reply) })?;
         answer.recv().map_err(|_| Error::closed())?
     }
 
-    /// Asks for a maintenance task and returns at once.
+    /// Asks for a maintenance task and returns at once. What the writer has not got to by then is left to the next one.
     ///
     /// # Errors
     /// `is_closed`.
@@ -387,6 +390,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
     /// # Errors
     /// Whatever stopped a task; it leaves the store as it was.
     pub fn run_due(&self) -> Result<u64> {
+        self.barrier(false)?;
         let (reply, answer) = bounded(1);
         self.request(TaskRequest::RunDue { reply })?;
         answer.recv().map_err(|_| Error::closed())?

@@ -8,20 +8,35 @@ use super::serialization::edit::Edit;
 use super::serialization::footer::FooterRow;
 use crate::error::Result;
 
-/// Asked of the writer, by callers and by the compaction worker. Answered in the order of the queue.
+/// Asked of the writer. Answered in the order of the queue.
 pub(super) enum WriteRequest {
     /// Append a record that is in flight. `ack` is answered once it is durable (`Durability::Always`).
     Append { record: EncodedRecord, charge: u64, ack: Option<Sender<Result<()>>> },
     /// Hand everything before this to the kernel; if `sync`, make it durable too.
     Barrier { sync: bool, reply: Sender<Result<()>> },
+    /// Hand over, seal, make durable, end. Nothing comes after it.
+    Close { reply: Sender<Result<()>> },
+}
+
+/// Asked of the writer by the compaction worker, one at a time. Answered before whatever is queued: what gives space back
+/// does not wait behind what takes it. "Before" a request is what the writer has appended by then.
+pub(super) enum MaintenanceRequest {
+    /// Hand what has been appended to the kernel, so that the index is as new as can be.
+    HandOver { reply: Sender<Result<()>> },
     /// Seal the active segments that hold records.
     Seal { reply: Sender<Result<()>> },
     /// The rows of the active segment in this slot whose time has passed; `None` if it is sealed by now.
     ExpiredRows { slot: u32, now_ms: u64, reply: Sender<Result<Option<ActiveRows>>> },
     /// Make everything before this durable, then the edit: the commit point of every task. Answers its number.
     Commit { edit: Edit, reply: Sender<Result<Committed>> },
-    /// Hand over, seal, make durable, end. Nothing comes after it.
-    Close { reply: Sender<Result<()>> },
+}
+
+/// The compaction worker's ways to the writer.
+pub(super) struct ToWriter {
+    /// Behind what callers have handed in.
+    pub queue: Sender<WriteRequest>,
+    /// Past it.
+    pub maintenance: Sender<MaintenanceRequest>,
 }
 
 /// What the manifest says after a commit.

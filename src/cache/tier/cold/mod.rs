@@ -12,7 +12,8 @@
 //!                                       the in-flight copies
 //!  flush ── Barrier ────────────────>   sync, answer
 //!  run, schedule ── Run ────────────────────────────────────────────────>  compact, clean up, tune, rebuild
-//!                                       sync, edit, sync, answer  <─ Commit, Seal, ExpiredRows, Barrier ─
+//!                                       sync, edit, sync, answer  <─ Commit, Seal, ExpiredRows, HandOver ─
+//!                                       (before whatever is queued)
 //! ```
 //!
 //! The compaction thread waits for the writer; the writer waits for nobody. What callers and workers look at together

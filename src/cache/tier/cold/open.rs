@@ -15,7 +15,7 @@ use super::core::storage::ColdTierStorage;
 use super::crew::Crew;
 use super::in_flight::InFlight;
 use super::ledger::{DiskLedger, in_blocks};
-use super::message::{TaskRequest, WriteRequest};
+use super::message::{TaskRequest, ToWriter, WriteRequest};
 use super::parameters::{ParametersInForce, parameters_entry, parameters_of};
 use super::queue::QueueBudget;
 use super::serialization::edit::{ManifestState, ParametersEntry};
@@ -64,6 +64,7 @@ pub(super) fn open<D: Disk, C: Clock>(config: ColdTierConfig, disk: D, clock: C)
     }
     let (budget, waker) = QueueBudget::new(config.queue_bytes_max, config.queue_full);
     let (writer, write_requests) = unbounded();
+    let (maintenance, maintenance_requests) = unbounded();
     let (worker, task_requests) = unbounded();
     let parameters = parameters_to_use(&config, &state.parameters, &recovered);
     tracing::info!(dir = %dir.display(), entries = recovered.index.len(), segments = state.segments.len(), "opened");
@@ -100,8 +101,9 @@ pub(super) fn open<D: Disk, C: Clock>(config: ColdTierConfig, disk: D, clock: C)
     };
     let next_sequence = recovered.next_sequence;
     let mut crew = Crew::new(shared);
-    let writer_thread = Writer::new(storage, write_requests, waker, next_sequence);
-    let worker_thread = CompactionWorker::new(&state, writer.clone(), task_requests, crew.clock.now_ms());
+    let writer_thread = Writer::new(storage, (write_requests, maintenance_requests), waker, next_sequence);
+    let to_writer = ToWriter { queue: writer.clone(), maintenance };
+    let worker_thread = CompactionWorker::new(&state, to_writer, task_requests, crew.clock.now_ms());
     let spawned = crew
         .spawn("larder-writer", move |shared: &Shared<D, C>| writer_thread.run(shared))
         .and_then(|()| crew.spawn("larder-compact", move |shared: &Shared<D, C>| worker_thread.run(shared)));

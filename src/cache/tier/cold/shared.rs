@@ -4,7 +4,7 @@
 //! one thread needs belongs to that thread instead.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 
@@ -117,6 +117,8 @@ pub(super) struct Condition {
     pub failed: AtomicBool,
     /// A sync failed: no more writes until the store is reopened.
     pub read_only: AtomicBool,
+    /// Which, and why.
+    read_only_by: OnceLock<String>,
     /// The last write failed; the writer tries again by itself.
     pub stalled: AtomicBool,
     /// Why.
@@ -139,7 +141,10 @@ impl Condition {
     pub fn check_writable(&self) -> Result<()> {
         self.check_open()?;
         if self.read_only.load(Ordering::Relaxed) {
-            let text = "a sync failed, so writes are refused until the store is reopened; reads go on";
+            let cause = self.read_only_by.get().map_or("a sync failed", String::as_str);
+            let text = format!(
+                "nothing was changed: the store is read-only until it is reopened, because of this: {cause}"
+            );
             return Err(Error::new(ErrorKind::ReadOnly, text));
         }
         if self.stalled.load(Ordering::Relaxed) {
@@ -160,6 +165,12 @@ impl Condition {
             kind,
             format!("nothing was changed, because the last write failed; it is tried again: {cause}"),
         )
+    }
+
+    /// Refuses writes until the store is reopened. The first cause is the one that is told.
+    pub fn make_read_only(&self, cause: &Error) {
+        self.read_only_by.get_or_init(|| cause.to_string());
+        self.read_only.store(true, Ordering::SeqCst);
     }
 
     /// Refuses writes until the writer has succeeded again.

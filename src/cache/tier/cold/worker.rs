@@ -5,11 +5,11 @@
 use std::error::Error as _;
 use std::sync::atomic::Ordering;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::compaction_system::CompactionSystem;
 use super::compaction_system::policy::{Due, Garbage, Pulse, Trigger, choose_task};
-use super::message::{TaskRequest, WriteRequest};
+use super::message::{TaskRequest, ToWriter};
 use super::report::{CompactionReport, CompactionTask, TaskReport};
 use super::serialization::edit::ManifestState;
 use super::shared::{PanicNotice, Shared};
@@ -34,12 +34,14 @@ pub(super) struct CompactionWorker {
     stuck_share: f64,
     /// Compactions that ran by themselves since another task did.
     compactions_in_a_row: u32,
+    /// The last task that ran by itself was a cleanup.
+    is_after_cleanup: bool,
 }
 
 impl CompactionWorker {
     pub(super) fn new(
         state: &ManifestState,
-        writer: Sender<WriteRequest>,
+        writer: ToWriter,
         requests: Receiver<TaskRequest>,
         now_ms: u64,
     ) -> Self {
@@ -50,6 +52,7 @@ impl CompactionWorker {
             saved_at_sequence: state.snapshots.last().map_or(0, |snapshot| snapshot.covers),
             stuck_share: 0.0,
             compactions_in_a_row: 0,
+            is_after_cleanup: false,
         }
     }
 
@@ -112,9 +115,14 @@ impl CompactionWorker {
             result = self.attempt(shared, task, trigger);
         }
         self.system.end_pace();
+        if trigger == Trigger::Requested {
+            shared.brake.set(None);
+        }
         self.system.keep_reserve(shared);
-        if result.as_ref().is_err_and(crate::error::Error::is_read_only) {
-            shared.condition.read_only.store(true, Ordering::SeqCst);
+        if let Err(error) = &result
+            && error.is_read_only()
+        {
+            shared.condition.make_read_only(error);
         }
         result
     }
@@ -179,6 +187,7 @@ impl CompactionWorker {
                 shared.brake.set(None);
                 return Err(error);
             }
+            self.is_after_cleanup = due == Due::Expiry;
             self.compactions_in_a_row = match due {
                 Due::Compaction => self.compactions_in_a_row + 1,
                 Due::Tuning | Due::Snapshot => 0,
@@ -227,6 +236,7 @@ impl CompactionWorker {
             records_since_snapshot: sequence.saturating_sub(self.saved_at_sequence),
             snapshot_bytes: shared.counters.snapshot_bytes.load(Ordering::Relaxed),
             compactions_in_a_row: self.compactions_in_a_row,
+            is_after_cleanup: self.is_after_cleanup,
             stuck_share: self.stuck_share,
         };
         choose_task(&accounts, &pulse)

@@ -1,20 +1,20 @@
 //! The writer: the one thread that appends records and commits edits.
 //!
-//! It takes requests in the order of its queue, writes a batch with one call, and only then lets go of the in-flight
+//! It takes requests in the order of its queue, those of maintenance first, writes a batch with one call, and only then lets go of the in-flight
 //! copies, so that a reader finds every accepted record in one place or the other. It never waits for anybody.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, never, select};
 
 use super::core::segment::decode_record;
 use super::core::storage::{ColdTierStorage, Placement};
 use super::frontier::Frontier;
 use super::groups::{ExpiryGroups, UNKNOWN_CLASS, group_of_replacement};
 use super::in_flight::EncodedRecord;
-use super::message::{ActiveRows, Committed, WriteRequest};
+use super::message::{ActiveRows, Committed, MaintenanceRequest, WriteRequest};
 use super::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
 use super::queue::Waker;
 use super::serialization::edit::Edit;
@@ -41,6 +41,7 @@ const STALLED_TICK: Duration = Duration::from_millis(100);
 pub(super) struct Writer<D: Disk> {
     storage: ColdTierStorage<D>,
     requests: Receiver<WriteRequest>,
+    maintenance: Receiver<MaintenanceRequest>,
     waker: Waker,
     frontier: Frontier,
     groups: ExpiryGroups,
@@ -73,6 +74,7 @@ impl Pending {
 #[expect(clippy::large_enum_variant, reason = "made and taken apart once a request, on the stack")]
 enum Next {
     Request(WriteRequest),
+    Maintenance(MaintenanceRequest),
     Tick,
     End,
 }
@@ -80,13 +82,14 @@ enum Next {
 impl<D: Disk> Writer<D> {
     pub(super) fn new(
         storage: ColdTierStorage<D>,
-        requests: Receiver<WriteRequest>,
+        (requests, maintenance): (Receiver<WriteRequest>, Receiver<MaintenanceRequest>),
         waker: Waker,
         next_sequence: u64,
     ) -> Self {
         Self {
             storage,
             requests,
+            maintenance,
             waker,
             frontier: Frontier::new(next_sequence),
             groups: ExpiryGroups::default(),
@@ -111,6 +114,7 @@ impl<D: Disk> Writer<D> {
                     return;
                 }
                 Next::Request(request) => self.serve(shared, request),
+                Next::Maintenance(request) => self.maintain(shared, &request),
                 Next::Tick => self.tick(shared),
                 Next::End => return,
             }
@@ -118,6 +122,12 @@ impl<D: Disk> Writer<D> {
     }
 
     fn next<C: Clock>(&mut self, shared: &Shared<D, C>) -> Next {
+        match self.maintenance.try_recv() {
+            Ok(request) => return Next::Maintenance(request),
+            Err(TryRecvError::Empty) => {}
+            // The compaction worker has ended: what is queued is written all the same.
+            Err(TryRecvError::Disconnected) => self.maintenance = never(),
+        }
         // While there is more in the queue, batches grow; an empty queue ends the batch.
         if let Some(request) = self.queued() {
             return if self.is_sync_due(shared) {
@@ -134,10 +144,10 @@ impl<D: Disk> Writer<D> {
             self.seal_aged(shared, now_ms);
         }
         let wait = self.until_tick(shared);
-        match self.requests.recv_timeout(wait) {
-            Ok(request) => Next::Request(request),
-            Err(RecvTimeoutError::Timeout) => Next::Tick,
-            Err(RecvTimeoutError::Disconnected) => Next::End,
+        select! {
+            recv(self.requests) -> request => request.map_or(Next::End, Next::Request),
+            recv(self.maintenance) -> request => request.map_or(Next::Tick, Next::Maintenance),
+            default(wait) => Next::Tick,
         }
     }
 
@@ -222,36 +232,36 @@ impl<D: Disk> Writer<D> {
                     self.answer_acks(shared);
                 }
             }
-            request => {
-                // Dropped before the request and its reply: whoever learns of a panic by it finds the store closed.
+            WriteRequest::Barrier { sync, reply } => {
+                // Dropped before the reply: whoever learns of a panic by it finds the store closed.
                 let _notice = PanicNotice(&shared.condition);
                 self.hand_over(shared);
                 self.seal_aged(shared, shared.clock.now_ms());
-                self.answer(shared, &request);
+                let result = if sync { self.flush(shared) } else { Ok(()) };
+                // An answer that nobody waits for any more is dropped.
+                drop(reply.send(result));
             }
+            WriteRequest::Close { .. } => unreachable!("run answers it"),
         }
     }
 
-    fn answer<C: Clock>(&mut self, shared: &Shared<D, C>, request: &WriteRequest) {
-        // An answer that nobody waits for any more is dropped.
+    fn maintain<C: Clock>(&mut self, shared: &Shared<D, C>, request: &MaintenanceRequest) {
+        let _notice = PanicNotice(&shared.condition);
+        self.hand_over(shared);
+        self.seal_aged(shared, shared.clock.now_ms());
         match request {
-            WriteRequest::Barrier { sync, reply } => {
-                let result = if *sync { self.flush(shared) } else { Ok(()) };
-                drop(reply.send(result));
-            }
-            WriteRequest::Seal { reply } => {
+            // Done.
+            MaintenanceRequest::HandOver { reply } => drop(reply.send(Ok(()))),
+            MaintenanceRequest::Seal { reply } => {
                 let result = self.check_writable(shared).and_then(|()| self.seal(shared, None));
                 drop(reply.send(self.noted(shared, result)));
             }
-            WriteRequest::ExpiredRows { slot, now_ms, reply } => {
+            MaintenanceRequest::ExpiredRows { slot, now_ms, reply } => {
                 drop(reply.send(Ok(self.expired_rows(shared, *slot, *now_ms))));
             }
-            WriteRequest::Commit { edit, reply } => {
+            MaintenanceRequest::Commit { edit, reply } => {
                 let result = self.commit(shared, edit);
                 drop(reply.send(self.noted(shared, result).map(|edit| Committed { edit })));
-            }
-            WriteRequest::Append { .. } | WriteRequest::Close { .. } => {
-                unreachable!("serve and run answer these")
             }
         }
     }
@@ -439,7 +449,10 @@ impl<D: Disk> Writer<D> {
                 match key_of(record, shared) {
                     Some(key) => drop(self.doomed.insert(record.hash, key)),
                     // Its key cannot be told, so nothing can bury what it replaced.
-                    None => shared.condition.read_only.store(true, Ordering::SeqCst),
+                    None => {
+                        let text = "a record that could not be written cannot be decoded either";
+                        shared.condition.make_read_only(&Error::new(ErrorKind::ReadOnly, text));
+                    }
                 }
             }
             shared.release(*charge, &self.waker);
@@ -458,7 +471,7 @@ impl<D: Disk> Writer<D> {
 
     fn note_failure<C: Clock>(&mut self, shared: &Shared<D, C>, error: &Error) {
         match error.kind() {
-            ErrorKind::ReadOnly => shared.condition.read_only.store(true, Ordering::SeqCst),
+            ErrorKind::ReadOnly => shared.condition.make_read_only(error),
             _ => shared.condition.stall(error),
         }
         tracing::error!(%error, lost = self.lost, "writing failed");
@@ -468,7 +481,7 @@ impl<D: Disk> Writer<D> {
         if let Err(error) = &result
             && error.is_read_only()
         {
-            shared.condition.read_only.store(true, Ordering::SeqCst);
+            shared.condition.make_read_only(error);
             tracing::error!(%error, "the store is read-only now");
         }
         result

@@ -18,7 +18,7 @@ use crate::cache::eviction::EvictionReason;
 use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::core::segment::{decode_record, read_record};
 use crate::cache::tier::cold::ledger::snapshot_bytes;
-use crate::cache::tier::cold::message::WriteRequest;
+use crate::cache::tier::cold::message::MaintenanceRequest;
 use crate::cache::tier::cold::metadata_index::EntryId;
 use crate::cache::tier::cold::serialization::record::RECORD_HEADER_BYTES;
 use crate::cache::tier::cold::serialization::segment::LogKind;
@@ -98,7 +98,7 @@ impl CompactionSystem {
         let mut victims = self.choose_to_evict(shared);
         if victims.is_empty() {
             // The rest is in active segments.
-            self.ask(|reply| WriteRequest::Seal { reply })?;
+            self.ask(|reply| MaintenanceRequest::Seal { reply })?;
             victims = self.choose_to_evict(shared);
         }
         if victims.is_empty() && self.waiting_bytes(shared) > 0 {

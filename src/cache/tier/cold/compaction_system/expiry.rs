@@ -4,7 +4,7 @@ use super::files::{remove_segment, rows_of, sweep_segment, sync_removals};
 use super::{CleanupReport, CompactionSystem};
 use crate::cache::tier::cold::core::segment::row_bytes;
 use crate::cache::tier::cold::core::slab::AccountView;
-use crate::cache::tier::cold::message::WriteRequest;
+use crate::cache::tier::cold::message::MaintenanceRequest;
 use crate::cache::tier::cold::metadata_index::Location;
 use crate::cache::tier::cold::serialization::edit::Edit;
 use crate::cache::tier::cold::shared::{Shared, count};
@@ -65,7 +65,7 @@ impl CompactionSystem {
         slot: u32,
         now_ms: u64,
     ) -> Result<u64> {
-        let Some(rows) = self.ask(|reply| WriteRequest::ExpiredRows { slot, now_ms, reply })? else {
+        let Some(rows) = self.ask(|reply| MaintenanceRequest::ExpiredRows { slot, now_ms, reply })? else {
             // Sealed meanwhile: its turn comes with the next cleanup.
             return Ok(0);
         };

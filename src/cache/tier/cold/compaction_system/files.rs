@@ -1,7 +1,5 @@
 //! What the tasks share: a segment's rows, and how files and index entries go.
 
-use std::sync::atomic::Ordering;
-
 use crate::cache::tier::cold::core::manifest::replace_file;
 use crate::cache::tier::cold::core::recovery::is_damage;
 use crate::cache::tier::cold::core::segment::{ReadError, read_footer, scan_records};
@@ -139,11 +137,13 @@ pub(super) fn replace_counted<D: Disk, C: Clock>(
 /// Makes the directory's names durable.
 ///
 /// # Errors
-/// [`ErrorKind::ReadOnly`]: the kernel may have lost names of the writer's too, and reports that once only.
+/// Those of [`manifest::sync_failed`]: the kernel may have lost names of the writer's too, and reports that once only.
 pub(super) fn sync_names<D: Disk, C: Clock>(shared: &Shared<D, C>) -> Result<()> {
     let synced = manifest::sync_names(&shared.disk, &shared.config.dir);
-    if synced.is_err() {
-        shared.condition.read_only.store(true, Ordering::SeqCst);
+    if let Err(error) = &synced
+        && error.is_read_only()
+    {
+        shared.condition.make_read_only(error);
     }
     synced
 }

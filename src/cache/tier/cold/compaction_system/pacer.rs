@@ -58,7 +58,7 @@ fn way_to_high(garbage: &Garbage, circumstances: &Circumstances) -> f64 {
 #[derive(Debug)]
 pub(super) struct Pacer {
     rate: Option<f64>,
-    automatic: bool,
+    holds_writers: bool,
     started: Instant,
     bytes: u64,
     /// Time spent waiting.
@@ -71,18 +71,18 @@ impl Pacer {
         Self::new(None, false)
     }
 
-    /// A task that begins now, by itself, at this rate in bytes a second.
-    pub(super) fn automatic(rate: Option<f64>) -> Self {
+    /// A compaction that begins now, at this rate in bytes a second; writers do not run ahead of it.
+    pub(super) fn compaction(rate: Option<f64>) -> Self {
         Self::new(rate, true)
     }
 
-    fn new(rate: Option<f64>, automatic: bool) -> Self {
-        Self { rate, automatic, started: Instant::now(), bytes: 0, napped: Duration::ZERO }
+    fn new(rate: Option<f64>, holds_writers: bool) -> Self {
+        Self { rate, holds_writers, started: Instant::now(), bytes: 0, napped: Duration::ZERO }
     }
 
-    /// Whether the task runs by itself.
-    pub(super) fn is_automatic(&self) -> bool {
-        self.automatic
+    /// Whether writers are held back for the task's sake, should it be necessary.
+    pub(super) fn holds_writers(&self) -> bool {
+        self.holds_writers
     }
 
     /// Takes note of bytes read or written, and waits for as long as they are early; ends early once `hurry` says that

@@ -443,6 +443,8 @@ pub(in crate::cache::tier::cold) struct Pulse {
     pub snapshot_bytes: u64,
     /// Compactions that ran by themselves since another task did.
     pub compactions_in_a_row: u32,
+    /// The last task that ran by itself was a cleanup.
+    pub is_after_cleanup: bool,
     /// Garbage found, and left, by the last automatic compaction: what it could not give back. 0 = it could.
     pub stuck_share: f64,
 }
@@ -465,18 +467,19 @@ const SNAPSHOT_RECORDS: u64 = 200_000;
 /// Snapshots smaller than this are never too large.
 const STALE_SNAPSHOT_BYTES: u64 = 256 << 10;
 
-/// The most urgent task that is due. A compaction is one commit at a time and may be due for ever: after some in a row,
-/// tuning and snapshots have their turn.
+/// The most urgent task that is due. None keeps the others waiting for ever: a cleanup may be due again as soon as it has
+/// ended, so something else comes behind it; a compaction is one commit at a time, and after some in a row, tuning and
+/// snapshots have their turn.
 pub(in crate::cache::tier::cold) fn choose_task(accounts: &[AccountView], pulse: &Pulse) -> Option<Due> {
     let circumstances = &pulse.circumstances;
-    if accounts.iter().any(|account| cleanup_due_ms(account) <= circumstances.now_ms) {
-        return Some(Due::Expiry);
-    }
+    let is_expiry_due = accounts.iter().any(|account| cleanup_due_ms(account) <= circumstances.now_ms);
+    let expiry = is_expiry_due.then_some(Due::Expiry);
     let compaction = || is_compaction_due(accounts, pulse).then_some(Due::Compaction);
-    match pulse.compactions_in_a_row < COMPACTIONS_IN_A_ROW {
+    let others = || match pulse.compactions_in_a_row < COMPACTIONS_IN_A_ROW {
         true => compaction().or_else(|| choose_other(pulse)),
         false => choose_other(pulse).or_else(compaction),
-    }
+    };
+    if pulse.is_after_cleanup { others().or(expiry) } else { expiry.or_else(others) }
 }
 
 fn is_compaction_due(accounts: &[AccountView], pulse: &Pulse) -> bool {

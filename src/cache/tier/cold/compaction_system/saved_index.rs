@@ -9,6 +9,7 @@ use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::core::slab::AccountView;
 use crate::cache::tier::cold::core::snapshot::write_snapshot;
 use crate::cache::tier::cold::ledger::{in_blocks, snapshot_bytes};
+use crate::cache::tier::cold::message::MaintenanceRequest;
 use crate::cache::tier::cold::metadata_index::{EntryId, Location, PARTITIONS};
 use crate::cache::tier::cold::serialization::edit::{Edit, SnapshotEntry};
 use crate::cache::tier::cold::shared::Shared;
@@ -74,8 +75,7 @@ impl CompactionSystem {
 
     /// Writes a snapshot of the index; with `keep_one`, the newest older one stays beside it. Returns its bytes.
     fn write_snapshot<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>, keep_one: bool) -> Result<u64> {
-        // Hand everything over, so that what the snapshot covers is as new as can be.
-        self.wait_for_writer()?;
+        self.ask(|reply| MaintenanceRequest::HandOver { reply })?;
         let mut snapshot = SnapshotEntry {
             id: shared.take_file_id(),
             covers: shared.processed_sequence.load(Ordering::SeqCst),

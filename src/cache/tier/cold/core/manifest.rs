@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::names::{self, FileKind};
 use super::recovery::is_damage;
 use crate::cache::tier::cold::serialization::edit::{
@@ -348,13 +350,7 @@ impl<D: Disk> Manifest<D> {
         if !self.dirty {
             return Ok(());
         }
-        self.file.sync().map_err(|error| {
-            let error = Error::io("sync", &self.path, error);
-            Error::new(
-                ErrorKind::ReadOnly,
-                format!("{error}; writes are refused until the store is reopened"),
-            )
-        })?;
+        self.file.sync().map_err(|error| sync_failed(&self.path, error))?;
         self.dirty = false;
         self.synced = self.owed.first().map_or(self.state.edit, |(number, _)| number - 1);
         Ok(())
@@ -385,12 +381,7 @@ impl<D: Disk> Manifest<D> {
                 return Ok(());
             }
         };
-        write_current(disk, &self.dir, new.number).map_err(|error| {
-            Error::new(
-                ErrorKind::ReadOnly,
-                format!("{error}; writes are refused until the store is reopened"),
-            )
-        })?;
+        write_current(disk, &self.dir, new.number).map_err(read_only)?;
         let old = std::mem::replace(self, new);
         if let Err(error) = disk.remove(&old.path) {
             tracing::warn!(path = %old.path.display(), %error, "left behind; the next start removes it");
@@ -435,16 +426,26 @@ pub fn replace_file<D: Disk>(disk: &D, dir: &Path, path: &Path, bytes: &[u8]) ->
         drop(disk.remove(&temporary));
         Error::io("write", path, error)
     })?;
-    sync_names(disk, dir)
+    // The new file has the name already: this is no failure that has changed nothing.
+    sync_names(disk, dir).map_err(read_only)
 }
 
 /// Makes the directory's names durable.
 ///
 /// # Errors
-/// [`ErrorKind::ReadOnly`]: a directory whose sync failed may have lost other names too, and will not say so again.
+/// Those of [`sync_failed`]: a directory may have lost other names too, and will not say so again.
 pub fn sync_names<D: Disk>(disk: &D, dir: &Path) -> Result<()> {
-    disk.sync_dir(dir).map_err(|error| {
-        let error = Error::io("sync", dir, error);
-        Error::new(ErrorKind::ReadOnly, format!("{error}; writes are refused until the store is reopened"))
-    })
+    disk.sync_dir(dir).map_err(|error| sync_failed(dir, error))
+}
+
+/// The error of a failed sync: [`ErrorKind::ReadOnly`], because what the kernel has dropped cannot be known. Only where
+/// no descriptor could be had for the directory was nothing tried, and nothing lost.
+pub fn sync_failed(path: &Path, error: std::io::Error) -> Error {
+    let is_untried = matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE));
+    let error = Error::io("sync", path, error);
+    if is_untried { error } else { read_only(error) }
+}
+
+fn read_only(error: Error) -> Error {
+    Error::new(ErrorKind::ReadOnly, error.to_string())
 }

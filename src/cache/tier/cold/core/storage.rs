@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use super::active::ActiveSegment;
-use super::manifest::{LoadedManifest, Manifest, ROLL_BYTES, replace_file};
+use super::manifest::{LoadedManifest, Manifest, ROLL_BYTES, replace_file, sync_failed, sync_names};
 use super::names;
 use super::recovery::{Recovered, Tail};
 use super::slab::OpenSegment;
@@ -89,7 +89,7 @@ impl<D: Disk> ColdTierStorage<D> {
         let mut storage = Self::new(dir, manifest);
         // Nothing that was read is known to be durable: the last process may have died before it synced (W1). Names
         // first: no edit may survive that names a file which does not.
-        disk.sync_dir(&storage.dir).map_err(|error| sync_failed(&storage.dir, error))?;
+        sync_names(disk, &storage.dir)?;
         storage.manifest.sync_anew()?;
         // First what gives space back, then what the store must not count on, last what may wait.
         storage.remove_leftovers(disk, found)?;
@@ -284,7 +284,7 @@ impl<D: Disk> ColdTierStorage<D> {
         })();
         let opened = opened.map_err(|error| Error::io("create", &path, error)).and_then(|files| {
             // The name before the edit: an edit that a power cut keeps must not name a file that it took.
-            shared.disk.sync_dir(&self.dir).map_err(|error| sync_failed(&self.dir, error))?;
+            sync_names(&shared.disk, &self.dir)?;
             let entry = SegmentEntry { identity, slot, added_by: 0, sealed: None };
             self.manifest.append(&Edit::AddSegment(entry)).map(|_| files)
         });
@@ -476,9 +476,4 @@ fn remove_or_warn<D: Disk>(disk: &D, path: &std::path::Path) {
         }
         _ => {}
     }
-}
-
-fn sync_failed(path: &std::path::Path, error: std::io::Error) -> Error {
-    let error = Error::io("sync", path, error);
-    Error::new(ErrorKind::ReadOnly, format!("{error}; writes are refused until the store is reopened"))
 }
