@@ -40,7 +40,7 @@ mod values;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, unbounded};
 use serde_json::{Map, Value};
@@ -105,7 +105,7 @@ fn run(suites: &[&Suite]) -> bool {
     let (first, mut demanded) = (seed.unwrap_or(0), BTreeMap::new());
     let (work, to_do) = unbounded();
     for suite in suites {
-        let jobs = percent.map_or(1, |percent| (suite.jobs * percent).div_ceil(100));
+        let jobs = jobs_of(suite, percent);
         for seed in first..first + jobs {
             work.send((*suite, seed)).expect("the receiver is here");
         }
@@ -116,6 +116,9 @@ fn run(suites: &[&Suite]) -> bool {
     drop(work);
 
     let (mut counts, mut faults, mut hangs) = (BTreeMap::new(), Vec::new(), 0);
+    let jobs_left = |suite: &&Suite| (suite.name, (jobs_of(suite, percent), Duration::ZERO));
+    let mut left: BTreeMap<&str, (u64, Duration)> =
+        suites.iter().copied().map(|suite| jobs_left(&suite)).collect();
     std::thread::scope(|scope| {
         let (to, reports) = unbounded();
         for worker in 0..std::thread::available_parallelism().map_or(2, |cores| cores.get().min(8)) {
@@ -123,7 +126,9 @@ fn run(suites: &[&Suite]) -> bool {
             scope.spawn(move || {
                 for (suite, seed) in to_do {
                     let tell = Tell { suite: suite.name, seed, worker, to: to.clone() };
+                    let began = Instant::now();
                     (suite.run)(seed, &tell);
+                    tell.ended(began.elapsed());
                 }
             });
         }
@@ -141,6 +146,13 @@ fn run(suites: &[&Suite]) -> bool {
                         println!("{origin}\n  {fault}\n  again: {again}");
                     }
                     faults.push(fault.kind);
+                }
+                Ok(Report::Ended { suite, took }) => {
+                    let (jobs, time) = left.get_mut(suite).expect("a chosen suite");
+                    (*jobs, *time) = (*jobs - 1, *time + took);
+                    if *jobs == 0 {
+                        eprintln!("{suite}: done, {} s of one thread", time.as_secs());
+                    }
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) if quiet_seconds < HANG_SECONDS => {}
@@ -161,6 +173,10 @@ fn run(suites: &[&Suite]) -> bool {
         println!("cases were left out, of each at least so many were to be tried: {short:?}");
     }
     faults.is_empty() && short.is_empty()
+}
+
+fn jobs_of(suite: &Suite, percent: Option<u64>) -> u64 {
+    percent.map_or(1, |percent| (suite.jobs * percent).div_ceil(100))
 }
 
 fn print_line(counts: &BTreeMap<Count, u64>, faults: &[FaultKind], hangs: u64) {

@@ -1,5 +1,7 @@
 //! What the suites have in common: what is counted, how a job tells the harness what it does, and the shape of a suite.
 
+use std::time::Duration;
+
 use crossbeam_channel::Sender;
 
 use crate::fault::{Fault, FaultKind, unwinding};
@@ -50,6 +52,8 @@ pub enum Report {
     Checked { count: Count, cases: u64 },
     /// A case broke the promise.
     Broken { origin: String, fault: Fault, again: String },
+    /// A job has ended.
+    Ended { suite: &'static str, took: Duration },
 }
 
 /// A job's end of the channel to the harness.
@@ -63,6 +67,10 @@ pub struct Tell {
 impl Tell {
     pub fn began(&self, origin: &str) {
         self.send(Report::Began { worker: self.worker, origin: format!("{}: {origin}", self.suite) });
+    }
+
+    pub fn ended(&self, took: Duration) {
+        self.send(Report::Ended { suite: self.suite, took });
     }
 
     pub fn checked(&self, count: Count, cases: u64) {

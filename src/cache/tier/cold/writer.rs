@@ -71,7 +71,6 @@ impl Pending {
     }
 }
 
-#[expect(clippy::large_enum_variant, reason = "made and taken apart once a request, on the stack")]
 enum Next {
     Request(WriteRequest),
     Maintenance(MaintenanceRequest),
