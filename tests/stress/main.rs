@@ -142,6 +142,7 @@ impl Drop for StopOnPanic<'_> {
 fn config(dir: &std::path::Path, bounded: bool) -> ColdTierConfig {
     let config = ColdTierConfig::new(dir)
         .segment_bytes(64 << 10)
+        .queue_bytes_max(1 << 20)
         .durability(Durability::Interval(Duration::from_millis(50)))
         .maintenance_interval(Duration::from_millis(20));
     if bounded { config.capacity_bytes(5 << 20) } else { config }
@@ -202,7 +203,7 @@ fn stress(bounded: bool) {
             });
         });
         // Until each task has run and something was given back, on a slow machine too; one where that never is fails below.
-        let (least, most) = (Duration::from_secs(seconds), Duration::from_secs(20 * seconds));
+        let (least, most) = (Duration::from_secs(seconds), Duration::from_secs(40 * seconds));
         let is_over = || {
             let elapsed = begun.elapsed();
             let tasks = load.tasks.load(Ordering::Relaxed);

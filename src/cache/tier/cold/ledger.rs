@@ -45,6 +45,8 @@ pub(super) struct DiskLedger {
     exhausted: AtomicBool,
     /// The largest record that found no room since it began last.
     wanted_bytes: AtomicU64,
+    /// What the compaction worker is about to reserve: callers leave so much room.
+    claimed_bytes: AtomicU64,
 }
 
 impl DiskLedger {
@@ -57,6 +59,7 @@ impl DiskLedger {
             relief_asked: AtomicBool::new(false),
             exhausted: AtomicBool::new(false),
             wanted_bytes: AtomicU64::new(0),
+            claimed_bytes: AtomicU64::new(0),
         }
     }
 
@@ -100,7 +103,7 @@ impl DiskLedger {
         let Some(capacity) = self.capacity_bytes() else { return u64::MAX };
         let manifest = 2 * capacity / MANIFEST_DIVISOR;
         let reserve = self.outputs_bytes() + snapshot_bytes(entries) + manifest;
-        self.limit().saturating_sub(reserve)
+        self.limit().saturating_sub(reserve.max(self.claimed_bytes.load(Ordering::SeqCst)))
     }
 
     /// Room kept for the outputs of one round of maintenance.
@@ -132,6 +135,16 @@ impl DiskLedger {
         let limit = self.limit();
         let fits = |taken: u64| taken.checked_add(bytes).filter(|sum| *sum <= limit);
         self.taken_bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
+    }
+
+    /// From now on callers leave room for so many bytes of maintenance; 0 = for what they always do.
+    pub(super) fn claim_for_maintenance(&self, bytes: u64) {
+        self.claimed_bytes.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Whether more is taken than callers may fill.
+    pub(super) fn is_overfull(&self, entries: u64) -> bool {
+        self.taken_bytes() > self.limit_of_callers(entries)
     }
 
     /// Bytes that callers can still reserve.

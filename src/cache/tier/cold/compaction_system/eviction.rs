@@ -48,7 +48,7 @@ pub(super) struct Evicted {
 }
 
 impl CompactionSystem {
-    /// Evicts until callers can write so many bytes.
+    /// Evicts until callers can write, or have been given, so many bytes: what they take at once is not made for ever.
     ///
     /// # Errors
     /// [`ErrorKind::Full`] when nothing is left to evict and callers still have less room; whatever stopped a round.
@@ -58,11 +58,10 @@ impl CompactionSystem {
         bytes: u64,
     ) -> Result<()> {
         let room = || shared.ledger.room(shared.index.entries());
-        while room() < bytes {
+        let mut given_back = 0;
+        while room() < bytes && (given_back < bytes || shared.ledger.is_overfull(shared.index.entries())) {
             self.check_stop(shared)?;
-            if !self.evict_round(shared)? {
-                return Err(shared.ledger.note_exhausted());
-            }
+            given_back += self.evict_round(shared)?.ok_or_else(|| shared.ledger.note_exhausted())?;
         }
         Ok(())
     }
@@ -74,9 +73,20 @@ impl CompactionSystem {
         shared: &Shared<D, C>,
         bytes: u64,
     ) -> Result<()> {
+        if shared.ledger.try_reserve_for_maintenance(bytes) {
+            return Ok(());
+        }
+        // Callers, who wait for room too, would take whatever is made.
+        shared.ledger.claim_for_maintenance(bytes);
+        let reserved = self.evict_for_output(shared, bytes);
+        shared.ledger.claim_for_maintenance(0);
+        reserved
+    }
+
+    fn evict_for_output<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>, bytes: u64) -> Result<()> {
         while !shared.ledger.try_reserve_for_maintenance(bytes) {
             self.check_stop(shared)?;
-            if !self.evict_round(shared)? {
+            if self.evict_round(shared)?.is_none() {
                 return Err(Error::new(
                     ErrorKind::Full,
                     "no room for a compaction's output below the capacity",
@@ -86,10 +96,12 @@ impl CompactionSystem {
         Ok(())
     }
 
-    /// Frees what costs least: what has expired, what is dead, then what is worth least. False if there is nothing.
-    fn evict_round<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<bool> {
-        if self.cleanup_expired_entries(shared, Trigger::Automatic)?.bytes_reclaimed > 0 {
-            return Ok(true);
+    /// Frees what costs least: what has expired, what is dead, then what is worth least. Returns the bytes
+    /// given back; `None` if there is nothing left.
+    fn evict_round<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<Option<u64>> {
+        let expired = self.cleanup_expired_entries(shared, Trigger::Automatic)?.bytes_reclaimed;
+        if expired > 0 {
+            return Ok(Some(expired));
         }
         // Segments of nothing but shadows give nothing back until a snapshot covers them.
         if self.waiting_bytes(shared) > snapshot_bytes(shared.index.entries()) {
@@ -106,7 +118,7 @@ impl CompactionSystem {
             victims = self.choose_to_evict(shared);
         }
         if victims.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         let bytes = victims.iter().map(victim_bytes).sum();
         let aside = self.set_aside.len();
@@ -122,12 +134,14 @@ impl CompactionSystem {
         tracing::debug!(segments = report.segments_removed, copied = report.entries_copied, "evicted");
         if self.set_aside.len() > aside {
             // The next round takes others.
-            return Ok(true);
+            return Ok(Some(0));
         }
         // Whatever the reason: what gives nothing back time and again is not tried for ever.
         self.fruitless_evictions =
             if report.bytes_reclaimed > 0 { 0 } else { (self.fruitless_evictions + 1) % FRUITLESS_MAX };
-        Ok(report.segments_removed > 0 && (report.bytes_reclaimed > 0 || self.fruitless_evictions != 0))
+        let goes_on =
+            report.segments_removed > 0 && (report.bytes_reclaimed > 0 || self.fruitless_evictions != 0);
+        Ok(goes_on.then_some(report.bytes_reclaimed.max(0) as u64))
     }
 
     /// Bytes of segments that hold nothing but what has to be remembered until a snapshot covers it.
