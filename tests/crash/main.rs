@@ -121,7 +121,8 @@ fn run(suites: &[&Suite]) -> bool {
         suites.iter().copied().map(|suite| jobs_left(&suite)).collect();
     std::thread::scope(|scope| {
         let (to, reports) = unbounded();
-        for worker in 0..std::thread::available_parallelism().map_or(2, |cores| cores.get().min(8)) {
+        // More than there are cores: much of a case is waiting for the store's own threads, or for a disk.
+        for worker in 0..std::thread::available_parallelism().map_or(4, |cores| (2 * cores.get()).min(16)) {
             let (to_do, to) = (to_do.clone(), to.clone());
             scope.spawn(move || {
                 for (suite, seed) in to_do {

@@ -293,10 +293,15 @@ impl Disk for MemoryDisk {
         }
         let mut held = held(self.id);
         let failed = held.fail(Op::SyncDir, &name_of(dir));
+        // A directory is opened for its sync: without a descriptor nothing was tried.
+        let is_untried = failed.as_ref().is_err_and(|error| error.raw_os_error() == Some(EMFILE));
         let Held { names, names_durable, names_broken, .. } = &mut *held;
         let changed: BTreeSet<String> = names.keys().chain(names_durable.keys()).cloned().collect();
         for name in changed {
             if names.get(&name) == names_durable.get(&name) {
+                continue;
+            }
+            if is_untried {
                 continue;
             }
             if failed.is_err() {

@@ -137,7 +137,7 @@ pub(super) fn replace_counted<D: Disk, C: Clock>(
 /// Makes the directory's names durable.
 ///
 /// # Errors
-/// Those of [`manifest::sync_failed`]: the kernel may have lost names of the writer's too, and reports that once only.
+/// Those of [`manifest::sync_names`]: the kernel may have lost names of the writer's too, and reports that once only.
 pub(super) fn sync_names<D: Disk, C: Clock>(shared: &Shared<D, C>) -> Result<()> {
     let synced = manifest::sync_names(&shared.disk, &shared.config.dir);
     if let Err(error) = &synced

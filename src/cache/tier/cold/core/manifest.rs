@@ -433,17 +433,18 @@ pub fn replace_file<D: Disk>(disk: &D, dir: &Path, path: &Path, bytes: &[u8]) ->
 /// Makes the directory's names durable.
 ///
 /// # Errors
-/// Those of [`sync_failed`]: a directory may have lost other names too, and will not say so again.
+/// [`ErrorKind::ReadOnly`]: a directory whose sync failed may have lost other names too, and will not say so again. Only
+/// where no descriptor could be had for it was nothing tried, and nothing lost.
 pub fn sync_names<D: Disk>(disk: &D, dir: &Path) -> Result<()> {
-    disk.sync_dir(dir).map_err(|error| sync_failed(dir, error))
+    disk.sync_dir(dir).map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::MFILE | Errno::NFILE) => Error::io("sync", dir, error),
+        _ => sync_failed(dir, error),
+    })
 }
 
-/// The error of a failed sync: [`ErrorKind::ReadOnly`], because what the kernel has dropped cannot be known. Only where
-/// no descriptor could be had for the directory was nothing tried, and nothing lost.
+/// The error of a failed sync: what the kernel has dropped cannot be known, so the store is read-only from then on.
 pub fn sync_failed(path: &Path, error: std::io::Error) -> Error {
-    let is_untried = matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE));
-    let error = Error::io("sync", path, error);
-    if is_untried { error } else { read_only(error) }
+    read_only(Error::io("sync", path, error))
 }
 
 fn read_only(error: Error) -> Error {
