@@ -143,10 +143,9 @@ fn strike(row: &mut Row, calls: &str, what: &str, nth: u64) -> Result<Met, Fault
     let heard = std::mem::take(&mut child.heard);
     let met = met(&heard, log.path(), &row.dir, kills)?;
     // A failed sync closes the store to writes; so may a disk that refuses everything, and a directory that cannot be
-    // opened to be synced, unless descriptors are all that is missing.
+    // opened to be synced.
     let may_stick = calls.contains("sync") || !lasting.is_empty();
-    let is_sync_of_directory =
-        |error: &str| calls == "openat" && what != "error=EMFILE" && error.contains("sync ");
+    let is_sync_of_directory = |error: &str| calls == "openat" && error.contains("sync ");
     let stuck = heard.stuck.clone().filter(|error| !may_stick && !is_sync_of_directory(error));
     let died = !kills && heard.pid.is_some() && !heard.ended();
     row.judge(heard, !kills)?;
