@@ -226,6 +226,11 @@ impl Heard {
         self.done || self.refused || self.stuck.is_some() || self.broken.is_some()
     }
 
+    /// Leaves out that the child could not go on because of a refused call.
+    pub fn forgive_refused_calls(&mut self) {
+        self.broken.take_if(|fault| fault.kind == FaultKind::Failed);
+    }
+
     pub fn take(&mut self, line: &str) {
         let Some(line) = line.strip_prefix("child ").and_then(|line| line.strip_suffix(" .")) else { return };
         let (what, rest) = line.split_once(' ').unwrap_or((line, ""));
