@@ -23,7 +23,7 @@ const ROUNDS: u64 = 6;
 const STRAY_MAX: u64 = 60;
 
 /// What is tried: a name, the calls, and what becomes of them. `+` lets all later ones fail too.
-const KINDS: [(&str, &str, &str); 27] = [
+const KINDS: [(&str, &str, &str); 28] = [
     ("write_eio", "pwrite64", "error=EIO"),
     ("write_eio_lasting", "pwrite64", "error=EIO+"),
     ("write_enospc", "pwrite64", "error=ENOSPC"),
@@ -49,6 +49,7 @@ const KINDS: [(&str, &str, &str); 27] = [
     ("list_eio", "getdents64", "error=EIO"),
     ("list_kill", "getdents64", "signal=KILL"),
     ("stat_eio", "statx", "error=EIO"),
+    ("stat_enomem", "statx", "error=ENOMEM"),
     ("stat_kill", "statx", "signal=KILL"),
     ("read_kill", "pread64", "signal=KILL"),
 ];
@@ -57,6 +58,8 @@ const KINDS: [(&str, &str, &str); 27] = [
 enum Met {
     /// A call on the store.
     Store,
+    /// A call on the store, which took its refusal for damage: entries are lost, and the row ends.
+    Damage,
     /// Only calls that concern something else.
     Other,
     /// None: no thread makes so many.
@@ -72,6 +75,7 @@ pub fn run(work: &str) -> bool {
     let (points, mut seed) = (number(), number());
     let wanted = words.next().unwrap_or("");
     let (mut faults, mut by_kind, mut acknowledged, mut total) = (Vec::new(), Map::new(), 0, 0);
+    let mut taken_for_damage = 0;
     for (name, calls, what) in KINDS.into_iter().filter(|(name, _, _)| name.contains(wanted)) {
         let (mut done, mut nth, mut stray, mut row) = (0, 0, 0, None);
         while done < points && stray < STRAY_MAX {
@@ -90,6 +94,12 @@ pub fn run(work: &str) -> bool {
                 Ok(Met::Store) => {
                     done += 1;
                     stray = 0;
+                }
+                Ok(Met::Damage) => {
+                    done += 1;
+                    taken_for_damage += 1;
+                    row = None;
+                    continue;
                 }
                 Ok(Met::Other) => stray += 1,
                 Ok(Met::Nothing) => break,
@@ -114,6 +124,7 @@ pub fn run(work: &str) -> bool {
     let mut line = Map::new();
     line.insert("points".into(), Value::from(total));
     line.insert("acknowledged".into(), Value::from(acknowledged));
+    line.insert("taken_for_damage".into(), Value::from(taken_for_damage));
     for (name, cases) in faults_by_name(&faults) {
         line.insert(name.into(), Value::from(cases));
     }
@@ -148,7 +159,12 @@ fn strike(row: &mut Row, calls: &str, what: &str, nth: u64) -> Result<Met, Fault
     let is_sync_of_directory = |error: &str| calls == "openat" && error.contains("sync ");
     let stuck = heard.stuck.clone().filter(|error| !may_stick && !is_sync_of_directory(error));
     let died = !kills && heard.pid.is_some() && !heard.ended();
-    row.judge(heard, !kills)?;
+    // What the medium cannot give back is damage, and gone: a segment whose file cannot be looked at among it.
+    let is_damage = calls == "statx" && what == "error=EIO";
+    match row.judge(heard, !kills) {
+        Err(fault) if fault.kind == FaultKind::Lost && is_damage => return Ok(Met::Damage),
+        outcome => outcome?,
+    }
     match stuck {
         _ if died => Err(Fault { kind: FaultKind::Panicked, text: "a child died".into() }),
         Some(error) => {

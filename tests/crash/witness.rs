@@ -316,6 +316,8 @@ impl Row {
             }
         };
         let mut process = command
+            // The loader looks for libraries there: many calls that are not the store's.
+            .env_remove("LD_LIBRARY_PATH")
             .env(CHILD, format!("{} {} {rounds} {}", self.seed, self.op, self.dir.display()))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
