@@ -33,11 +33,11 @@ const ROW: u64 = 5;
 pub const SUITE: Suite = Suite { name: "kills", jobs: 200, counts: &[(Count::Kills, ROW)], run };
 
 /// Operations between two flushes.
-const ROUND: u64 = 40;
-const KEYS: u64 = 160;
+pub const ROUND: u64 = 40;
+pub const KEYS: u64 = 160;
 
 /// What a child does after each round of writes.
-const TASKS: [(&str, Option<CompactionTask>); 5] = [
+pub const TASKS: [(&str, Option<CompactionTask>); 5] = [
     ("compact", Some(CompactionTask::CompactData)),
     ("cleanup", Some(CompactionTask::CleanupExpired)),
     ("tune", Some(CompactionTask::OptimizeCompression)),
@@ -46,7 +46,7 @@ const TASKS: [(&str, Option<CompactionTask>); 5] = [
 ];
 
 /// Operation `op` of a child: a key, and what it is given.
-fn operation(seed: u64, op: u64) -> (Vec<u8>, Option<Present>, Option<u64>) {
+pub fn operation(seed: u64, op: u64) -> (Vec<u8>, Option<Present>, Option<u64>) {
     let mut rng = Rng::with_seed(seed ^ op.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let key = key(if op <= KEYS { op } else { rng.u64(1..=KEYS) });
     if op > KEYS && rng.u32(..5) == 0 {
@@ -66,7 +66,7 @@ fn operation(seed: u64, op: u64) -> (Vec<u8>, Option<Present>, Option<u64>) {
 }
 
 /// The time of operation `op`: one millisecond each.
-fn now_ms(op: u64) -> u64 {
+pub fn now_ms(op: u64) -> u64 {
     START_MS + op
 }
 
@@ -83,7 +83,7 @@ fn config(dir: &Path, seed: u64) -> ColdTierConfig {
 /// Opens the store at the time of operation `op`. While another thread of this test starts a child, that child holds a
 /// copy of every open file of this process, locks among them, until it has become another program: a store closed here
 /// at that moment seems to be in use for that long.
-fn open(dir: &Path, seed: u64, op: u64) -> Result<ColdTier<OsDisk, ManualClock>, Fault> {
+pub fn open(dir: &Path, seed: u64, op: u64) -> Result<ColdTier<OsDisk, ManualClock>, Fault> {
     let began = Instant::now();
     loop {
         match ColdTier::open_with(config(dir, seed), OsDisk, ManualClock::new(now_ms(op))) {

@@ -7,6 +7,7 @@
 //! - [`damage`]: every byte of sample files changed, files exchanged, cut, missing, planted, of a newer version.
 //! - [`faults`]: full disks, failed syncs, every call refused with every error, short reads and writes.
 //! - [`clock`]: a clock that is turned in both directions, across restarts and kills.
+//! - [`ext4`], [`syscalls`]: by hand, through `tests/ext4.sh` and `tests/syscalls.sh`; [`witness`] is the child of both.
 //!
 //! `cargo test --release --test crash` tries everything (`-- power damage` only these suites); a debug build tries a
 //! twentieth. `LARDER_CRASH_PERCENT=n` tries n % of a full run, `LARDER_CRASH_SEED=s` begins with that seed and, without
@@ -18,6 +19,7 @@ mod contents;
 #[path = "../support/crash_fs.rs"]
 mod crash_fs;
 mod damage;
+mod ext4;
 #[path = "../support/fault.rs"]
 mod fault;
 mod faults;
@@ -34,8 +36,10 @@ mod saved;
 mod script;
 mod states;
 mod suite;
+mod syscalls;
 #[path = "../support/values.rs"]
 mod values;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -68,6 +72,15 @@ fn main() -> ExitCode {
     if let Ok(work) = std::env::var(kills::CHILD) {
         kills::live(&work);
         return ExitCode::SUCCESS;
+    }
+    if let Ok(work) = std::env::var(witness::CHILD) {
+        witness::live(&work);
+        return ExitCode::SUCCESS;
+    }
+    for (name, run) in [(ext4::WORK, ext4::run as fn(&str) -> bool), (syscalls::WORK, syscalls::run)] {
+        if let Ok(work) = std::env::var(name) {
+            return if run(&work) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
     }
     if let Some(saved) = std::env::var_os("LARDER_CRASH_REPLAY") {
         let replayed = saved::replay(Path::new(&saved));

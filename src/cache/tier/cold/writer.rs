@@ -519,7 +519,9 @@ impl<D: Disk> Writer<D> {
         self.bury_doomed(shared);
         self.check_writable(shared)?;
         if !self.doomed.is_empty() {
-            return Err(shared.condition.check_writable().err().unwrap_or_else(Error::closed));
+            let text = "accepted writes were lost, and what they replaced cannot be buried yet";
+            let unburied = || Error::new(ErrorKind::WriteLost, text);
+            return Err(shared.condition.check_writable().err().unwrap_or_else(unburied));
         }
         // Time is part of what is made durable: what has expired by now stays expired.
         if shared.clock.now_ms() > self.storage.state().clock_ms {
