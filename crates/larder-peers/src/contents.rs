@@ -125,7 +125,7 @@ impl Contents {
             value.extend_from_slice(b",\"name\":\"");
             self.words(2, rng, value);
             let score = rng.u32(0..1000);
-            let _ = write!(value, "\",\"active\":{},\"score\":{score},\"tags\":[\"", score % 3 == 0);
+            let _ = write!(value, "\",\"active\":{},\"score\":{score},\"tags\":[\"", score.is_multiple_of(3));
             self.words(1, rng, value);
             value.extend_from_slice(b"\",\"");
             self.words(1, rng, value);

@@ -2,7 +2,7 @@
 //! adapter waits for it.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use foyer::{
@@ -34,7 +34,7 @@ struct Foyer {
     store: HybridCache<Vec<u8>, Vec<u8>>,
     runtime: Runtime,
     /// Bytes of pages since the last wait.
-    unpaced_bytes: AtomicUsize,
+    unpaced_bytes: Mutex<usize>,
 }
 
 fn open(dir: &Path, options: &Options) -> Result<Box<dyn Peer>> {
@@ -50,14 +50,17 @@ fn open(dir: &Path, options: &Options) -> Result<Box<dyn Peer>> {
         .with_engine_config(BlockEngineConfig::new(device))
         .build();
     let store = runtime.block_on(building).map_err(failed)?;
-    Ok(Box::new(Foyer { store, runtime, unpaced_bytes: AtomicUsize::new(0) }))
+    Ok(Box::new(Foyer { store, runtime, unpaced_bytes: Mutex::new(0) }))
 }
 
 impl Foyer {
     fn pace(&self, entry_bytes: usize) {
         let bytes = entry_bytes.next_multiple_of(PAGE_BYTES);
-        if self.unpaced_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= PACE_BYTES {
-            self.unpaced_bytes.store(0, Ordering::Relaxed);
+        // Who waits holds the lock: the other writers wait too.
+        let mut unpaced_bytes = self.unpaced_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        *unpaced_bytes += bytes;
+        if *unpaced_bytes >= PACE_BYTES {
+            *unpaced_bytes = 0;
             self.runtime.block_on(self.store.storage().wait());
         }
     }

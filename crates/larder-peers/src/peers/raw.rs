@@ -25,10 +25,13 @@ pub const KIND: Kind = Kind {
 
 const BUFFER_BYTES: usize = 256 << 10;
 
+/// Where a value begins, and its bytes.
+type Place = (u64, u32);
+
 struct Raw {
     file: File,
     tail: Mutex<Tail>,
-    places: RwLock<HashMap<Box<[u8]>, (u64, u32)>>,
+    places: RwLock<HashMap<Box<[u8]>, Place>>,
 }
 
 /// What is not in the file yet, and where it will begin.
@@ -100,6 +103,6 @@ impl Peer for Raw {
         let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
         let keys: usize = places.keys().map(|key| key.len()).sum();
         // A slot is a fat pointer and a place, and a byte of control.
-        Some((keys + places.capacity() * (size_of::<(Box<[u8]>, (u64, u32))>() + 1)) as u64)
+        Some((keys + places.capacity() * (size_of::<(Box<[u8]>, Place)>() + 1)) as u64)
     }
 }
