@@ -24,6 +24,8 @@ enum Form {
     Microseconds,
     Mebibytes,
     Count,
+    /// Of all rounds: one wrong value in one of them is not to vanish in a median.
+    Total,
     /// A share, in percent.
     Percent,
     Ratio,
@@ -46,7 +48,7 @@ const READS: [Column; 3] = [
 const CHECKS: [Column; 3] = [
     ("found", "found", Some("expected"), Form::Percent),
     ("verified", "verified", None, Form::Count),
-    ("wrong", "wrong", None, Form::Count),
+    ("wrong, all rounds", "wrong", None, Form::Total),
 ];
 const DISK: Column = ("disk / logical", "disk_bytes", Some("logical_bytes"), Form::Ratio);
 const WRITTEN: Column = ("written / put", "written_bytes", Some("put_bytes"), Form::Ratio);
@@ -202,6 +204,7 @@ fn cell(ascending: &[f64], form: Form) -> String {
         Form::Seconds | Form::Microseconds => digits(middle),
         Form::Mebibytes => digits(middle / f64::from(1 << 20)),
         Form::Count => format!("{middle:.0}"),
+        Form::Total => format!("{:.0}", ascending.iter().sum::<f64>()),
         Form::Percent => format!("{:.1} %", middle * 100.0),
         Form::Ratio => format!("{middle:.2}"),
     }
