@@ -1,0 +1,138 @@
+//! fjall: an LSM tree, with or without values in files of their own.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
+
+use super::expiry::{stamp, unstamp};
+use crate::peer::{Kind, Options, Peer, TtlSupport};
+use crate::{Result, failed};
+
+/// Values among the keys.
+pub const KIND: Kind = Kind {
+    name: "fjall",
+    version: "fjall 3.1",
+    configuration: "defaults (LZ4, 4 KiB blocks); memtables are written out to settle; a compaction filter where entries expire",
+    ttl: TtlSupport::Filter,
+    unable: &[],
+    open: |dir, options| open(dir, options, false),
+};
+
+/// Values of 100 bytes and more in blob files.
+pub const BLOBS: Kind = Kind {
+    name: "fjall-blobs",
+    version: "fjall 3.1",
+    configuration: "as fjall, key-value separation from 100 bytes on (LZ4)",
+    ttl: TtlSupport::Filter,
+    unable: &[],
+    open: |dir, options| open(dir, options, true),
+};
+
+const SEPARATED_BYTES: u32 = 100;
+/// It has settled when nothing has run for so long.
+const QUIET: Duration = Duration::from_secs(1);
+
+struct Fjall {
+    store: Database,
+    entries: Keyspace,
+    ttl: bool,
+}
+
+fn open(dir: &Path, options: &Options, blobs: bool) -> Result<Box<dyn Peer>> {
+    let mut builder = Database::builder(dir).cache_size(options.cache_bytes as u64);
+    if options.ttl {
+        builder = filter::install(builder);
+    }
+    let store = builder.open().map_err(failed)?;
+    let keyspace = || {
+        let separation = KvSeparationOptions::default().separation_threshold(SEPARATED_BYTES);
+        KeyspaceCreateOptions::default().with_kv_separation(blobs.then_some(separation))
+    };
+    let entries = store.keyspace("entries", keyspace).map_err(failed)?;
+    Ok(Box::new(Fjall { store, entries, ttl: options.ttl }))
+}
+
+impl Peer for Fjall {
+    fn put(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
+        if self.ttl {
+            return self.entries.insert(key, stamp(value, ttl)).map_err(failed);
+        }
+        self.entries.insert(key, value).map_err(failed)
+    }
+
+    fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Result<bool> {
+        let found = self.entries.get(key).map_err(failed)?;
+        let found = found.as_deref();
+        let found = if self.ttl { found.and_then(unstamp) } else { found };
+        if let Some(bytes) = found {
+            value.extend_from_slice(bytes);
+        }
+        Ok(found.is_some())
+    }
+
+    fn delete(&self, key: &[u8]) -> Result<()> {
+        self.entries.remove(key).map_err(failed)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.store.persist(PersistMode::SyncAll).map_err(failed)
+    }
+
+    fn settle(&self) -> Result<()> {
+        // So that what is in memory is counted as it will be stored, and not as a journal.
+        self.entries.rotate_memtable_and_wait().map_err(failed)?;
+        let mut quiet_since = Instant::now();
+        while quiet_since.elapsed() < QUIET {
+            if self.store.outstanding_flushes() > 0 || self.store.active_compactions() > 0 {
+                quiet_since = Instant::now();
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        self.flush()
+    }
+}
+
+/// A compaction filter that removes what has expired. fjall asks for it in an `Arc` in an `Arc`.
+mod filter {
+    #![expect(clippy::disallowed_types, reason = "the signature of fjall")]
+
+    use std::sync::Arc;
+
+    use fjall::DatabaseBuilder;
+    use fjall::compaction::filter::{
+        CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict,
+    };
+
+    use super::*;
+
+    struct Expired;
+
+    impl CompactionFilter for Expired {
+        fn filter_item(&mut self, item: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
+            let value = item.value()?;
+            Ok(if unstamp(&value).is_none() { Verdict::Remove } else { Verdict::Keep })
+        }
+    }
+
+    struct Expiring;
+
+    impl Factory for Expiring {
+        fn name(&self) -> &str {
+            "expiry"
+        }
+
+        fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
+            Box::new(Expired)
+        }
+    }
+
+    pub fn install(builder: DatabaseBuilder<Database>) -> DatabaseBuilder<Database> {
+        builder.with_compaction_filter_factories(Arc::new(|_| Some(Arc::new(Expiring))))
+    }
+}
