@@ -174,6 +174,7 @@ fn strike(row: &mut Row, calls: &str, what: &str, nth: u64) -> Result<Met, Fault
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the log is strace's, and no file of a store")]
 fn met(heard: &Heard, log: &Path, dir: &Path, kills: bool) -> Result<Met, Fault> {
     let log = std::fs::read(log).map_err(|error| Fault::failed("read strace's log", error))?;
     let log = String::from_utf8_lossy(&log);
