@@ -486,7 +486,7 @@ fn a_tuning_samples_what_was_accepted_before_it() {
         let gate = gate;
         let task = scope.spawn(|| tune(&cold));
         // A tuning that did not wait would be over by now.
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(200));
         drop(gate);
         assert_eq!(task.join().unwrap().sampled_entries, 300);
     });
