@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 
-use super::expiry::{stamp, unstamp};
 use crate::peer::{Kind, Options, Peer, TtlSupport};
 use crate::{Result, failed};
 
@@ -14,8 +13,9 @@ use crate::{Result, failed};
 pub const KIND: Kind = Kind {
     name: "fjall",
     version: "fjall 3.1",
-    configuration: "defaults (LZ4, 4 KiB blocks); memtables are written out to settle; a compaction filter where entries expire",
-    ttl: TtlSupport::Filter,
+    configuration: "defaults (LZ4, 4 KiB blocks); memtables are written out to settle",
+    // It has compaction filters, but takes them in shared ownership, of which there is none in this project.
+    ttl: TtlSupport::None,
     unable: &[],
     open: |dir, options| open(dir, options, false),
 };
@@ -25,7 +25,7 @@ pub const BLOBS: Kind = Kind {
     name: "fjall-blobs",
     version: "fjall 3.1",
     configuration: "as fjall, key-value separation from 100 bytes on (LZ4)",
-    ttl: TtlSupport::Filter,
+    ttl: TtlSupport::None,
     unable: &[],
     open: |dir, options| open(dir, options, true),
 };
@@ -37,36 +37,27 @@ const QUIET: Duration = Duration::from_secs(1);
 struct Fjall {
     store: Database,
     entries: Keyspace,
-    ttl: bool,
 }
 
 fn open(dir: &Path, options: &Options, blobs: bool) -> Result<Box<dyn Peer>> {
-    let mut builder = Database::builder(dir).cache_size(options.cache_bytes as u64);
-    if options.ttl {
-        builder = filter::install(builder);
-    }
+    let builder = Database::builder(dir).cache_size(options.cache_bytes as u64);
     let store = builder.open().map_err(failed)?;
     let keyspace = || {
         let separation = KvSeparationOptions::default().separation_threshold(SEPARATED_BYTES);
         KeyspaceCreateOptions::default().with_kv_separation(blobs.then_some(separation))
     };
     let entries = store.keyspace("entries", keyspace).map_err(failed)?;
-    Ok(Box::new(Fjall { store, entries, ttl: options.ttl }))
+    Ok(Box::new(Fjall { store, entries }))
 }
 
 impl Peer for Fjall {
-    fn put(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
-        if self.ttl {
-            return self.entries.insert(key, stamp(value, ttl)).map_err(failed);
-        }
+    fn put(&self, key: &[u8], value: &[u8], _: Option<Duration>) -> Result<()> {
         self.entries.insert(key, value).map_err(failed)
     }
 
     fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Result<bool> {
         let found = self.entries.get(key).map_err(failed)?;
-        let found = found.as_deref();
-        let found = if self.ttl { found.and_then(unstamp) } else { found };
-        if let Some(bytes) = found {
+        if let Some(bytes) = &found {
             value.extend_from_slice(bytes);
         }
         Ok(found.is_some())
@@ -95,44 +86,5 @@ impl Peer for Fjall {
 
     fn close(self: Box<Self>) -> Result<()> {
         self.flush()
-    }
-}
-
-/// A compaction filter that removes what has expired. fjall asks for it in an `Arc` in an `Arc`.
-mod filter {
-    #![expect(clippy::disallowed_types, reason = "the signature of fjall")]
-
-    use std::sync::Arc;
-
-    use fjall::DatabaseBuilder;
-    use fjall::compaction::filter::{
-        CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict,
-    };
-
-    use super::*;
-
-    struct Expired;
-
-    impl CompactionFilter for Expired {
-        fn filter_item(&mut self, item: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
-            let value = item.value()?;
-            Ok(if unstamp(&value).is_none() { Verdict::Remove } else { Verdict::Keep })
-        }
-    }
-
-    struct Expiring;
-
-    impl Factory for Expiring {
-        fn name(&self) -> &str {
-            "expiry"
-        }
-
-        fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
-            Box::new(Expired)
-        }
-    }
-
-    pub fn install(builder: DatabaseBuilder<Database>) -> DatabaseBuilder<Database> {
-        builder.with_compaction_filter_factories(Arc::new(|_| Some(Arc::new(Expiring))))
     }
 }

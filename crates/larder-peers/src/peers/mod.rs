@@ -2,7 +2,7 @@
 
 #[cfg(any(feature = "lmdb", feature = "redb"))]
 mod batch;
-#[cfg(any(feature = "fjall", feature = "rocksdb"))]
+#[cfg(feature = "rocksdb")]
 mod expiry;
 #[cfg(feature = "fjall")]
 mod fjall;
