@@ -395,7 +395,8 @@ impl CompactionSystem {
     /// Stops a cancelled task; otherwise keeps to the pace, so many bytes further on.
     fn pause<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>, bytes: u64) -> Result<()> {
         self.check_stop(shared)?;
-        self.pacer.spend(bytes, || shared.state.is_awaited() || shared.ledger.is_relief_asked());
+        let hurry = || shared.state.is_awaited() || shared.ledger.is_relief_asked();
+        self.pacer.spend(bytes, hurry, || shared.counters.calls());
         // A round can take long where the machine has other things to do: writers do not run ahead meanwhile.
         if self.pacer.holds_writers() && self.braked_at.elapsed() >= BRAKE_INTERVAL {
             let garbage = Garbage::of(&self.accounts(shared), &self.circumstances(shared));

@@ -217,6 +217,12 @@ pub(super) struct Counters {
 }
 
 impl Counters {
+    /// Calls of the store's users.
+    pub fn calls(&self) -> u64 {
+        let all = [&self.inserts, &self.removes, &self.hits, &self.misses];
+        all.iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
+    }
+
     /// What a byte of records as stored was when it was handed in.
     pub fn raw_per_stored_byte(&self) -> f64 {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed).max(1) as f64;

@@ -3,7 +3,8 @@
 //! Both follow the garbage, by its place between the low trigger and the high one. The collector's rate rises from a
 //! trickle to everything the disk gives, so that it settles where as much is collected as is made. If that is past most
 //! of the way, writers are let in at the rate at which compactions give back, and the fewer the nearer the high trigger
-//! is. A deadline keeps a trickle from lasting for ever. What somebody waits for is not paced.
+//! is. A deadline keeps a trickle from lasting for ever. What somebody waits for is not paced, nor is anything while
+//! nobody uses the store: there is nobody to be held up.
 
 use std::time::{Duration, Instant};
 
@@ -25,8 +26,12 @@ const BRAKE_LEAST: f64 = 0.1;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Shorter waits than this are saved up: the clock and the scheduler cost as much.
 const NAP_MIN: Duration = Duration::from_millis(1);
-/// Longer ones are cut, to look whether somebody waits.
+/// Longer ones are cut, to look whether somebody waits, and whether anybody uses the store.
 const NAP_MAX: Duration = Duration::from_millis(5);
+/// Nobody uses a store that has not been called for so long;
+const IDLE_AFTER: Duration = Duration::from_millis(20);
+/// then so many bytes go at once, before the next nap.
+const IDLE_BYTES: u64 = 4 << 20;
 
 /// Bytes a second for maintenance; `None` = no limit.
 pub(super) fn rate_for(garbage: &Garbage, bytes: u64, circumstances: &Circumstances) -> Option<f64> {
@@ -61,6 +66,12 @@ pub(super) struct Pacer {
     holds_writers: bool,
     started: Instant,
     bytes: u64,
+    /// Bytes that are not waited for.
+    free_bytes: u64,
+    /// Calls to the store at the end of the last nap.
+    calls: u64,
+    /// For how long there had been none then.
+    quiet: Duration,
     /// Time spent waiting.
     pub napped: Duration,
 }
@@ -77,7 +88,16 @@ impl Pacer {
     }
 
     fn new(rate: Option<f64>, holds_writers: bool) -> Self {
-        Self { rate, holds_writers, started: Instant::now(), bytes: 0, napped: Duration::ZERO }
+        Self {
+            rate,
+            holds_writers,
+            started: Instant::now(),
+            bytes: 0,
+            free_bytes: 0,
+            calls: 0,
+            quiet: Duration::ZERO,
+            napped: Duration::ZERO,
+        }
     }
 
     /// Whether writers are held back for the task's sake, should it be necessary.
@@ -86,9 +106,11 @@ impl Pacer {
     }
 
     /// Takes note of bytes read or written, and waits for as long as they are early; ends early once `hurry` says that
-    /// somebody waits.
-    pub(super) fn spend(&mut self, bytes: u64, hurry: impl Fn() -> bool) {
-        self.bytes += bytes;
+    /// somebody waits, or `calls`, the calls to the store so far, that nobody uses it.
+    pub(super) fn spend(&mut self, bytes: u64, hurry: impl Fn() -> bool, calls: impl Fn() -> u64) {
+        let free_bytes = bytes.min(self.free_bytes);
+        self.free_bytes -= free_bytes;
+        self.bytes += bytes - free_bytes;
         let Some(rate) = self.rate else { return };
         let due = Duration::from_secs_f64(self.bytes as f64 / rate);
         loop {
@@ -98,7 +120,14 @@ impl Pacer {
             }
             let began = Instant::now();
             std::thread::sleep(early.min(NAP_MAX));
-            self.napped += began.elapsed();
+            let nap = began.elapsed();
+            self.napped += nap;
+            let before = std::mem::replace(&mut self.calls, calls());
+            self.quiet = if self.calls == before { self.quiet + nap } else { Duration::ZERO };
+            if self.quiet >= IDLE_AFTER {
+                (self.started, self.bytes, self.free_bytes) = (Instant::now(), 0, IDLE_BYTES);
+                return;
+            }
         }
     }
 }
