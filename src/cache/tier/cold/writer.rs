@@ -1,7 +1,8 @@
 //! The writer: the one thread that appends records and commits edits.
 //!
-//! It takes requests in the order of its queue, those of maintenance first, writes a batch with one call, and only then lets go of the in-flight
-//! copies, so that a reader finds every accepted record in one place or the other. It never waits for anybody.
+//! It takes requests in the order of its queue, those of maintenance before them (Q5), writes a batch with one call, and
+//! only then lets go of the in-flight copies, so that a reader finds every accepted record in one place or the other. It
+//! never waits for anybody.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
