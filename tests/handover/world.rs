@@ -75,7 +75,14 @@ pub fn record(key: usize, tombstone: bool) -> EncodedRecord {
         first: false,
         outlasts: false,
     };
-    EncodedRecord { meta, hash: HASHES[key], stored: Bytes::from_static(b"k"), sum: 0, ttl_ms: 0 }
+    EncodedRecord {
+        meta,
+        hash: HASHES[key],
+        stored: Bytes::from_static(b"k"),
+        sum: 0,
+        is_raw: false,
+        ttl_ms: 0,
+    }
 }
 
 impl World {

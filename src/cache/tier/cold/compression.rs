@@ -142,14 +142,27 @@ pub enum DecodeError {
     },
 }
 
-/// One value, ready to be written.
-#[derive(Debug)]
-pub struct Encoded {
-    /// How `stored` is to be decoded. [`CodecId::None`] also for a value that would not shrink.
+/// How stored bytes are to be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encoding {
+    /// [`CodecId::None`] also for a value that would not shrink.
     pub codec: CodecId,
     /// Slot of the dictionary it was compressed with; 0 = none.
     pub dictionary: u8,
-    /// The headroom asked for (zeros), then the bytes to store. Its capacity is its length.
+}
+
+impl Encoding {
+    const AS_IS: Self = Self { codec: CodecId::None, dictionary: 0 };
+}
+
+/// One value, ready to be written.
+#[derive(Debug)]
+pub struct Encoded {
+    /// How `stored` is to be decoded.
+    pub codec: CodecId,
+    /// Slot of the dictionary it was compressed with; 0 = none.
+    pub dictionary: u8,
+    /// The headroom asked for (zeros), then the bytes to store.
     pub stored: Vec<u8>,
 }
 
@@ -226,15 +239,7 @@ thread_local! {
     static DECODER: RefCell<DCtx<'static>> = RefCell::new(DCtx::create());
 }
 
-/// Compresses key ++ value as `parameters` say, with `headroom` zero bytes in front for the caller's header.
-///
-/// `dictionary` must be the one in slot `parameters.dictionary` (none if that is 0); without it a zstd value is
-/// compressed alone, and the result says so. Only zstd uses it. A value that the gate stops, or that saves less than an
-/// eighth, is stored as it is.
-///
-/// Cost: one allocation (the result, at its final size); for a 940-byte JSON value 1.4 to 2.5 us at zstd 1 and 3 with
-/// a dictionary (quiet and busy machine), 4 to 6 us without. Scratch memory: about twice the raw length while it runs,
-/// at most 2 MiB a thread afterwards.
+/// Compresses key ++ value as `parameters` say, with `headroom` zero bytes in front; [`compress_into`] says the rest.
 pub fn compress(
     key: &[u8],
     value: &[u8],
@@ -242,8 +247,29 @@ pub fn compress(
     dictionary: Option<&Dictionary>,
     headroom: usize,
 ) -> Encoded {
+    let mut stored = vec![0; headroom];
+    let Encoding { codec, dictionary } = compress_into(key, value, parameters, dictionary, &mut stored);
+    Encoded { codec, dictionary, stored }
+}
+
+/// Compresses key ++ value as `parameters` say, and appends to `stored` the bytes to store.
+///
+/// `dictionary` must be the one in slot `parameters.dictionary` (none if that is 0); without it a zstd value is
+/// compressed alone, and the result says so. Only zstd uses it. A value that the gate stops, or that saves less than an
+/// eighth, is stored as it is.
+///
+/// Cost: at most one allocation, none if `stored` has the room; for a 940-byte JSON value 1.4 to 2.5 us at zstd 1 and 3
+/// with a dictionary (quiet and busy machine), 4 to 6 us without. Scratch memory: about twice the raw length while it
+/// runs, at most 2 MiB a thread afterwards.
+pub fn compress_into(
+    key: &[u8],
+    value: &[u8],
+    parameters: CompressionParameters,
+    dictionary: Option<&Dictionary>,
+    stored: &mut Vec<u8>,
+) -> Encoding {
     if parameters.codec == Codec::None || (parameters.gate && looks_random(key, value)) {
-        return stored_as_is(key, value, headroom);
+        return store_as_is(key, value, stored);
     }
     ENCODER.with_borrow_mut(|encoder| {
         encoder.raw.clear();
@@ -252,35 +278,30 @@ pub fn compress(
         encoder.raw.extend_from_slice(value);
         let raw_len = encoder.raw.len();
         // A codec that fails (only for want of memory) costs space, never the value.
-        let encoded = match encoder.run(parameters.codec, dictionary) {
+        let encoding = match encoder.run(parameters.codec, dictionary) {
             Some(range) if saves_enough(range.len(), raw_len) => {
-                let (codec, slot) = match parameters.codec {
-                    Codec::Zstd(_) => (CodecId::Zstd, dictionary.map_or(0, Dictionary::slot)),
-                    _ => (CodecId::Lz4, 0),
-                };
-                let stored = with_headroom(headroom, &[&encoder.compressed[range]]);
-                Encoded { codec, dictionary: slot, stored }
+                stored.extend_from_slice(&encoder.compressed[range]);
+                match parameters.codec {
+                    Codec::Zstd(_) => {
+                        Encoding { codec: CodecId::Zstd, dictionary: dictionary.map_or(0, Dictionary::slot) }
+                    }
+                    _ => Encoding { codec: CodecId::Lz4, dictionary: 0 },
+                }
             }
-            _ => stored_as_is(key, value, headroom),
+            _ => store_as_is(key, value, stored),
         };
         if raw_len > SCRATCH_BYTES_KEPT / 2 {
             encoder.shrink();
         }
-        encoded
+        encoding
     })
 }
 
-fn stored_as_is(key: &[u8], value: &[u8], headroom: usize) -> Encoded {
-    Encoded { codec: CodecId::None, dictionary: 0, stored: with_headroom(headroom, &[key, value]) }
-}
-
-fn with_headroom(headroom: usize, parts: &[&[u8]]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(headroom + parts.iter().map(|part| part.len()).sum::<usize>());
-    bytes.resize(headroom, 0);
-    for part in parts {
-        bytes.extend_from_slice(part);
-    }
-    bytes
+fn store_as_is(key: &[u8], value: &[u8], stored: &mut Vec<u8>) -> Encoding {
+    stored.reserve(key.len() + value.len());
+    stored.extend_from_slice(key);
+    stored.extend_from_slice(value);
+    Encoding::AS_IS
 }
 
 /// Whether `stored` bytes instead of `raw` save an eighth at least: the rule by which values are stored as they are.

@@ -6,17 +6,16 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::compression::compress;
 use super::core::segment::key_hash;
 use super::core::tuning_file::read_report;
 use super::crew::Crew;
+use super::encoding::{encode, is_left_to_writer, leave_to_writer};
 use super::in_flight::EncodedRecord;
 use super::iter::Iter;
 use super::lookup::{Lookup, lookup};
 use super::message::{TaskRequest, WriteRequest};
 use super::metadata_index::EntryId;
 use super::report::{CompactionTask, CompressionChoice, TaskReport, TuningReport};
-use super::serialization::record::{RecordMeta, payload_sum};
 use super::shared::{Shared, count};
 use super::state::CompactionState;
 use super::view::{SegmentInfo, cold_stats, compression_choice, segment_infos};
@@ -155,43 +154,22 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         }
         self.reserve(reserved)?;
         let expires_at_ms = ttl.map_or(0, |ttl| shared.clock.now_ms() + millis_up(ttl));
-        // Held until the record is sent, and only for the parameters in force for its class: so a dictionary that has
-        // gone out of force for all of them is free to go once its lock and the queue are.
-        let (parameters, dictionary) = loop {
-            let parameters = shared.parameters(raw_len);
-            let dictionary = shared.dictionaries.read(parameters.dictionary);
-            if shared.parameters(raw_len) == parameters {
-                break (parameters, dictionary);
+        let ttl_ms = ttl.map_or(0, millis_up);
+        let mut record = EncodedRecord::new(hash, key.len(), raw_len, expires_at_ms, ttl_ms);
+        let in_force = match is_left_to_writer(shared, raw_len) {
+            true => {
+                leave_to_writer(&mut record, key, value);
+                None
             }
+            false => Some(encode(shared, &mut record, key, value)),
         };
-        let encoded = compress(key, value, parameters, dictionary.as_ref(), 0);
-        let dictionary_id = match encoded.dictionary {
-            0 => 0,
-            _ => dictionary.as_ref().map_or(0, |dictionary| dictionary.id()),
-        };
-        let meta = RecordMeta {
-            sequence: 0,
-            expires_at_ms,
-            key_len: key.len() as u32,
-            raw_len: raw_len as u32,
-            stored_len: encoded.stored.len() as u32,
-            codec: encoded.codec as u8,
-            dictionary: encoded.dictionary,
-            tombstone: false,
-            first: false,
-            outlasts: false,
-        };
-        let sum = payload_sum(dictionary_id, &encoded.stored);
-        let charge = meta.stored_len as u64 + QUEUE_OVERHEAD_BYTES;
+        let charge = u64::from(record.meta.stored_len) + QUEUE_OVERHEAD_BYTES;
         shared.budget.give_back(reserved - charge);
         shared.ledger.strike(reserved - charge);
         count(&shared.counters.inserts, 1);
         count(&shared.counters.raw_bytes_inserted, raw_len as u64);
-        count(&shared.counters.stored_bytes_inserted, meta.record_bytes() as u64);
-        let ttl_ms = ttl.map_or(0, millis_up);
-        let record = EncodedRecord { meta, hash, stored: Bytes::from(encoded.stored), sum, ttl_ms };
         let wait = self.send(record, charge)?;
-        drop(dictionary);
+        drop(in_force);
         self.wait_durable(wait)
     }
 

@@ -20,12 +20,33 @@ pub struct EncodedRecord {
     pub meta: RecordMeta,
     /// Hash of its key.
     pub hash: u64,
-    /// Key and value as they will be stored.
+    /// Key and value as they will be stored; of a raw record, as they came.
     pub stored: Bytes,
-    /// Checksum of the stored bytes and their dictionary.
+    /// Checksum of the stored bytes and their dictionary; of a raw record, none yet.
     pub sum: u32,
+    /// Key and value are as they came: the writer encodes them before it appends the record.
+    pub is_raw: bool,
     /// Its time to live, in milliseconds; 0 = for ever. With it the writer chooses the record's group.
     pub ttl_ms: u64,
+}
+
+impl EncodedRecord {
+    /// A record with nothing stored yet; lengths in bytes, times in milliseconds, 0 = never.
+    pub fn new(hash: u64, key_len: usize, raw_len: usize, expires_at_ms: u64, ttl_ms: u64) -> Self {
+        let meta = RecordMeta {
+            sequence: 0,
+            expires_at_ms,
+            key_len: key_len as u32,
+            raw_len: raw_len as u32,
+            stored_len: 0,
+            codec: 0,
+            dictionary: 0,
+            tombstone: false,
+            first: false,
+            outlasts: false,
+        };
+        Self { meta, hash, stored: Bytes::new(), sum: 0, is_raw: false, ttl_ms }
+    }
 }
 
 /// The records in flight.

@@ -66,6 +66,9 @@ fn from_flight<D: Disk, C: Clock>(shared: &Shared<D, C>, record: &EncodedRecord)
     if record.meta.tombstone {
         return Lookup::Absent;
     }
+    if record.is_raw {
+        return judge(shared, record.meta, record.stored.to_vec());
+    }
     with_buffer(|buffer| {
         let len = RECORD_HEADER_BYTES + record.stored.len();
         buffer.resize(buffer.len().max(len), 0);

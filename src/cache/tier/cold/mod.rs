@@ -6,8 +6,9 @@
 //!  get ──> in flight? index? slab ──> one positional read
 //!  insert, remove                       owns: active segment,              owns: scheduling, samples,
 //!    reserve queue bytes                      manifest, queue receiver           policy, task receiver
-//!    compress, place in flight
-//!    ──── Append ───────────────────>   append, one write a batch
+//!    encode, place in flight
+//!    ──── Append ───────────────────>   encode if it has the time for it,
+//!                                       append, one write a batch
 //!                                       point the index, let go of
 //!                                       the in-flight copies
 //!  flush ── Barrier ────────────────>   sync, answer
@@ -27,6 +28,7 @@ pub mod compression;
 pub mod core;
 mod crew;
 pub mod dictionary;
+mod encoding;
 pub mod frontier;
 pub mod gate;
 mod groups;

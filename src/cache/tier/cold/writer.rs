@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, never, select};
 
 use super::core::segment::decode_record;
 use super::core::storage::{ColdTierStorage, Placement};
+use super::encoding::encode_raw;
 use super::frontier::Frontier;
 use super::groups::{ExpiryGroups, UNKNOWN_CLASS, group_of_replacement};
 use super::in_flight::EncodedRecord;
@@ -19,7 +20,7 @@ use super::message::{ActiveRows, Committed, MaintenanceRequest, WriteRequest};
 use super::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
 use super::queue::Waker;
 use super::serialization::edit::Edit;
-use super::serialization::record::{RECORD_HEADER_BYTES, RecordMeta, payload_sum, record_bytes};
+use super::serialization::record::{RECORD_HEADER_BYTES, RecordMeta, payload_sum};
 use super::shared::{PanicNotice, Shared, count};
 use crate::cache::eviction::EvictionReason;
 use crate::clock::Clock;
@@ -46,6 +47,8 @@ pub(super) struct Writer<D: Disk> {
     waker: Waker,
     frontier: Frontier,
     groups: ExpiryGroups,
+    /// What a record that was left to the writer is encoded to.
+    encoded: Vec<u8>,
     /// Appended to the buffer, not yet in the file.
     pending: Vec<Pending>,
     acks: Vec<Sender<Result<()>>>,
@@ -93,6 +96,7 @@ impl<D: Disk> Writer<D> {
             waker,
             frontier: Frontier::new(next_sequence),
             groups: ExpiryGroups::default(),
+            encoded: Vec::new(),
             pending: Vec::new(),
             acks: Vec::new(),
             doomed: HashMap::new(),
@@ -290,45 +294,62 @@ impl<D: Disk> Writer<D> {
 
     /// Appends a record to the buffer and points the index at where it will be. Readers look at the in-flight copy
     /// until the bytes are there.
-    fn append<C: Clock>(&mut self, shared: &Shared<D, C>, mut record: EncodedRecord, charge: u64) {
+    fn append<C: Clock>(&mut self, shared: &Shared<D, C>, record: EncodedRecord, charge: u64) {
         let id = EntryId::of(record.hash);
         if !self.frontier.arrive(record.meta.sequence, id) {
             shared.in_flight.remove(id, record.meta.sequence);
             shared.release(charge, &self.waker);
             return;
         }
-        let bytes = record.meta.record_bytes();
-        let (group, location) = match self.place(shared, &record) {
-            Ok(placed) => placed,
+        let mut encoded = std::mem::take(&mut self.encoded);
+        let (mut meta, sum, stored) = match record.is_raw {
+            true => {
+                let (meta, sum) = encode_raw(shared, &record, &mut encoded);
+                (meta, sum, &encoded[..])
+            }
+            false => (record.meta, record.sum, &record.stored[..]),
+        };
+        match self.place(shared, record.hash, &meta, record.ttl_ms) {
+            Ok((group, location)) => {
+                let size =
+                    if meta.tombstone { SizeClass::SHADOW } else { SizeClass::of(meta.record_bytes()) };
+                let replaced = shared.hand_over().point(id, IndexEntry { location, size });
+                meta.first = replaced.is_none();
+                if let Some(replaced) = replaced {
+                    meta.outlasts = self.outlasts(shared, &meta, replaced);
+                }
+                self.storage.append(group, record.hash, &meta, stored, sum);
+                if !self.doomed.is_empty() {
+                    self.doomed.remove(&record.hash);
+                }
+                if self.pending.is_empty() {
+                    self.batch_begun = Instant::now();
+                }
+                self.pending.push(Pending { record, place: Some((location, replaced)), charge });
+            }
             Err(error) => {
                 self.lose(shared, &[Pending { record, place: None, charge }]);
                 self.note_failure(shared, &error);
-                return;
             }
-        };
-        let size = if record.meta.tombstone { SizeClass::SHADOW } else { SizeClass::of(bytes) };
-        let replaced = shared.hand_over().point(id, IndexEntry { location, size });
-        record.meta.first = replaced.is_none();
-        if let Some(replaced) = replaced {
-            record.meta.outlasts = self.outlasts(shared, &record.meta, replaced);
         }
-        self.storage.append(group, record.hash, &record.meta, &record.stored, record.sum);
-        self.doomed.remove(&record.hash);
-        if self.pending.is_empty() {
-            self.batch_begun = Instant::now();
-        }
-        self.pending.push(Pending { record, place: Some((location, replaced)), charge });
+        self.encoded = encoded;
     }
 
     /// Finds a group for a record and a place in the group's active segment.
-    fn place<C: Clock>(&mut self, shared: &Shared<D, C>, record: &EncodedRecord) -> Result<(u8, Location)> {
-        let (group, seal_age_ms) = self.group_of(shared, record)?;
-        let sequence = record.meta.sequence;
+    fn place<C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        hash: u64,
+        meta: &RecordMeta,
+        ttl_ms: u64,
+    ) -> Result<(u8, Location)> {
+        let (group, seal_age_ms) = self.group_of(shared, hash, meta, ttl_ms)?;
+        let sequence = meta.sequence;
         let placement = Placement {
             group,
-            accepted_ms: record.meta.expires_at_ms.saturating_sub(record.ttl_ms),
+            accepted_ms: meta.expires_at_ms.saturating_sub(ttl_ms),
             seal_age_ms,
-            bytes: record.meta.record_bytes(),
+            bytes: meta.record_bytes(),
             sequence,
             base_sequence: self.frontier.next().min(sequence),
         };
@@ -343,23 +364,25 @@ impl<D: Disk> Writer<D> {
     fn group_of<C: Clock>(
         &mut self,
         shared: &Shared<D, C>,
-        record: &EncodedRecord,
+        hash: u64,
+        meta: &RecordMeta,
+        ttl_ms: u64,
     ) -> Result<(u8, Option<u64>)> {
-        if record.ttl_ms == 0 {
-            return Ok((self.lasting_group(shared, record), None));
+        if ttl_ms == 0 {
+            return Ok((self.lasting_group(shared, hash, meta), None));
         }
-        let group = self.groups.group_of(record.ttl_ms);
+        let group = self.groups.group_of(ttl_ms);
         if group.renewed {
             self.write_batch(shared);
             self.check_writable(shared)?;
             self.storage.seal(shared, group.number)?;
         }
-        Ok((group.number, Some(ExpiryGroups::seal_age_ms(record.ttl_ms))))
+        Ok((group.number, Some(ExpiryGroups::seal_age_ms(ttl_ms))))
     }
 
-    fn lasting_group<C: Clock>(&self, shared: &Shared<D, C>, record: &EncodedRecord) -> u8 {
-        let Some(replaced) = shared.index.get(EntryId::of(record.hash)) else { return UNKNOWN_CLASS };
-        if record.meta.tombstone || replaced.is_shadow() {
+    fn lasting_group<C: Clock>(&self, shared: &Shared<D, C>, hash: u64, meta: &RecordMeta) -> u8 {
+        let Some(replaced) = shared.index.get(EntryId::of(hash)) else { return UNKNOWN_CLASS };
+        if meta.tombstone || replaced.is_shadow() {
             return UNKNOWN_CLASS;
         }
         let slot = replaced.location.slot;
@@ -367,7 +390,7 @@ impl<D: Disk> Writer<D> {
         else {
             return UNKNOWN_CLASS;
         };
-        group_of_replacement(group, &summary, record.meta.sequence, shared.index.len())
+        group_of_replacement(group, &summary, meta.sequence, shared.index.len())
     }
 
     /// Whether everything that may be on disk of a record's key expires no later than the record itself, judged by the
@@ -416,6 +439,9 @@ impl<D: Disk> Writer<D> {
         }
         let failed = self.storage.write_out(shared);
         let pending = std::mem::take(&mut self.pending);
+        if failed.is_empty() {
+            return self.let_go(shared, pending);
+        }
         let (lost, written): (Vec<Pending>, Vec<Pending>) =
             pending.into_iter().partition(|pending| pending.is_in(&failed));
         for (slot, error) in failed {
@@ -594,20 +620,9 @@ fn key_of<D: Disk, C: Clock>(record: &EncodedRecord, shared: &Shared<D, C>) -> O
 
 /// A deletion, ready to be placed or appended.
 pub(super) fn tombstone(hash: u64, key: &[u8], sequence: u64) -> EncodedRecord {
-    let meta = RecordMeta {
-        sequence,
-        expires_at_ms: 0,
-        key_len: key.len() as u32,
-        raw_len: key.len() as u32,
-        stored_len: key.len() as u32,
-        codec: 0,
-        dictionary: 0,
-        tombstone: true,
-        first: false,
-        outlasts: false,
-    };
-    let stored = bytes::Bytes::copy_from_slice(key);
-    let sum = payload_sum(0, &stored);
-    debug_assert!(meta.record_bytes() == record_bytes(key.len()));
-    EncodedRecord { meta, hash, stored, sum, ttl_ms: 0 }
+    let mut record = EncodedRecord::new(hash, key.len(), key.len(), 0, 0);
+    record.meta = RecordMeta { sequence, stored_len: key.len() as u32, tombstone: true, ..record.meta };
+    record.stored = bytes::Bytes::copy_from_slice(key);
+    record.sum = payload_sum(0, key);
+    record
 }

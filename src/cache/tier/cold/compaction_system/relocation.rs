@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::survivor_groups::SurvivorGroups;
-use crate::cache::tier::cold::compression::{Encoded, compress};
+use crate::cache::tier::cold::compression::{Encoded, Encoding};
 use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::core::segment::{
     ReadError, decode_record, place_of, read_footer, scan_records,
 };
+use crate::cache::tier::cold::encoding::InForce;
 use crate::cache::tier::cold::ledger::in_blocks;
 use crate::cache::tier::cold::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
 use crate::cache::tier::cold::serialization::edit::SegmentEntry;
@@ -377,11 +378,10 @@ pub(super) fn stored_anew<D: Disk, C: Clock>(
     raw: &[u8],
 ) -> (Encoded, u64) {
     let (key, value) = raw.split_at(key_len as usize);
-    let parameters = shared.parameters(raw.len());
-    let dictionary = shared.dictionaries.read(parameters.dictionary);
-    let encoded = compress(key, value, parameters, dictionary.as_ref(), 0);
-    let id = dictionary.as_ref().filter(|_| encoded.dictionary != 0).map_or(0, |found| found.id());
-    (encoded, id)
+    let mut stored = Vec::new();
+    let (Encoding { codec, dictionary }, id) =
+        InForce::of(shared, raw.len()).encode_into(key, value, &mut stored);
+    (Encoded { codec, dictionary, stored }, id)
 }
 
 /// Whether a segment with this base can hold the sequence number.

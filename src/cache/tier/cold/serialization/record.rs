@@ -63,6 +63,11 @@ pub struct RecordMeta {
 }
 
 impl RecordMeta {
+    /// Says how the stored bytes are encoded, and how many there are.
+    pub fn encode_as(&mut self, codec: u8, dictionary: u8, stored_len: usize) {
+        (self.codec, self.dictionary, self.stored_len) = (codec, dictionary, stored_len as u32);
+    }
+
     /// Whether its disappearance could expose an older version of the key.
     pub fn is_shadow(&self) -> bool {
         self.tombstone || !self.first
