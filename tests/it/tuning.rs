@@ -491,3 +491,106 @@ fn a_tuning_samples_what_was_accepted_before_it() {
         assert_eq!(task.join().unwrap().sampled_entries, 300);
     });
 }
+
+/// Waits until something that another thread does has come about.
+fn comes_about(mut holds: impl FnMut() -> bool) -> bool {
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while std::time::Instant::now() < deadline {
+        if holds() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    false
+}
+
+#[test]
+fn a_new_store_is_tuned_by_a_brief_look_long_before_the_first_regular_one() {
+    let dir = scratch();
+    let config = config(dir.path())
+        .compression(Compression::Tuned)
+        .maintenance(larder::Maintenance::Automatic)
+        .maintenance_interval(Duration::from_secs(3600));
+    let cold = open_on(config, OsDisk);
+    for n in 0..1999 {
+        cold.insert(&key(n), &json(n, 1)).unwrap();
+    }
+    cold.flush().unwrap();
+    assert_eq!(cold.compression().codec, Codec::Lz4, "nothing has been asked for yet");
+    for n in 1999..2100 {
+        cold.insert(&key(n), &json(n, 1)).unwrap();
+    }
+    assert!(comes_about(|| cold.compression().codec != Codec::Lz4), "tuned by itself");
+    assert_eq!(cold.compression().dictionary_bytes, 16 << 10, "{}", cold.compression());
+    assert!(comes_about(|| cold.explain().unwrap().is_some()));
+    let report = cold.explain().unwrap().unwrap();
+    assert!(report.common.reason.starts_with("a first, brief look"), "{}", report.common.reason);
+    // What it found is nobody's choice yet: the thorough one is free to choose anything.
+    let thorough = tune(&cold);
+    assert!(thorough.common.candidates.len() > report.common.candidates.len());
+    for n in 0..2100 {
+        assert_eq!(cold.get(&key(n)).unwrap().as_deref(), Some(&json(n, 1)[..]));
+    }
+    cold.close().unwrap();
+}
+
+#[test]
+fn a_store_that_nobody_uses_stores_anew_what_is_outdated_below_the_triggers_too() {
+    let dir = scratch();
+    let manual =
+        config(dir.path()).segment_bytes(1 << 20).compression(Compression::Tuned).dead_ratio_max(0.9);
+    let cold = open_on(manual.clone(), OsDisk);
+    // Two segments by LZ4, then tuned, then far more by what that chose.
+    for n in 0..6000 {
+        cold.insert(&key(n), &json(n, 1)).unwrap();
+    }
+    cold.flush().unwrap();
+    tune(&cold);
+    for n in 6000..20_000 {
+        cold.insert(&key(n), &json(n, 1)).unwrap();
+    }
+    let before = cold.stats();
+    cold.close().unwrap();
+    let automatic = manual
+        .maintenance(larder::Maintenance::Automatic)
+        .maintenance_interval(Duration::from_millis(20))
+        .retune_ratio(100.0);
+    let cold = open_on(automatic, OsDisk);
+    let shrunk = || cold.stats().live_bytes * 100 < before.live_bytes * 90;
+    assert!(comes_about(shrunk), "{} B live before, {} now", before.live_bytes, cold.stats().live_bytes);
+    for n in 0..20_000 {
+        assert_eq!(cold.get(&key(n)).unwrap().as_deref(), Some(&json(n, 1)[..]));
+    }
+    cold.close().unwrap();
+}
+
+#[test]
+fn records_that_the_writer_encodes_and_those_that_callers_encode_are_stored_alike() {
+    let stored_by = |burst: u32| {
+        let dir = scratch();
+        let cold = open_tuned(dir.path());
+        for n in 0..2000 {
+            cold.insert(&key(n), &json(n, 1)).unwrap();
+        }
+        cold.flush().unwrap();
+        tune(&cold);
+        let before = cold.stats().stored_bytes_inserted;
+        for n in 0..8000 {
+            cold.insert(&key(n), &json(n, 2)).unwrap();
+            // In a burst the queue grows, and callers encode; one by one the writer has time for each.
+            if n % burst == burst - 1 {
+                cold.flush().unwrap();
+            }
+        }
+        cold.flush().unwrap();
+        for n in 0..8000 {
+            assert_eq!(cold.get(&key(n)).unwrap().as_deref(), Some(&json(n, 2)[..]));
+        }
+        let stored = cold.stats().stored_bytes_inserted - before;
+        let raw: u64 = (0..8000).map(|n| (key(n).len() + json(n, 2).len()) as u64).sum();
+        assert!(stored * 2 < raw, "compressed with the dictionary: {stored} of {raw}");
+        stored
+    };
+    let (one_by_one, at_once) = (stored_by(16), stored_by(8000));
+    assert!(one_by_one.abs_diff(at_once) * 5 < at_once, "{one_by_one} and {at_once}");
+}

@@ -7,8 +7,8 @@ use super::choice::Present;
 use super::lesson::{in_proportion, split, train_on};
 use super::{
     AnalysisError, DICTIONARY_BYTES, DICTIONARY_BYTES_SPACE, DictionarySource, ENTROPY_RANDOM_BITS, LEVELS,
-    LEVELS_SPACE, MeasuredCandidate, OWN_SAMPLES_MIN, ROUNDS, RUN_ENTRIES, STILL_POSSIBLE, Sample, Situation,
-    TIMING_FROM, TURN_NS, TURN_PASSES, Weights, entropy_bits, samples_of,
+    LEVELS_BRIEF, LEVELS_SPACE, MeasuredCandidate, OWN_SAMPLES_MIN, ROUNDS, RUN_ENTRIES, STILL_POSSIBLE,
+    Sample, Situation, TIMING_FROM, TURN_NS, TURN_PASSES, Weights, entropy_bits, samples_of,
 };
 use crate::cache::tier::cold::classes::{CLASSES, class_of};
 use crate::cache::tier::cold::compression::{
@@ -79,6 +79,7 @@ pub(super) struct Trial<'a, 'call> {
     groups: Vec<Group<'a>>,
     situation: Situation<'a>,
     byte_price_ns: f64,
+    brief: bool,
     levels: &'static [i8],
     dictionary_bytes: &'static [usize],
     contenders: Vec<Contender>,
@@ -95,7 +96,7 @@ impl<'a, 'call> Trial<'a, 'call> {
     pub(super) fn new(
         samples: &'a [Sample],
         situation: Situation<'a>,
-        weights: Weights,
+        (weights, brief): (Weights, bool),
         seed: u64,
         progress: &'call mut dyn FnMut(f32),
         should_stop: &'call dyn Fn() -> bool,
@@ -113,6 +114,7 @@ impl<'a, 'call> Trial<'a, 'call> {
             groups.push(group(0));
         }
         let (levels, dictionary_bytes): (&[i8], &[usize]) = match weights {
+            _ if brief => (&LEVELS_BRIEF, &DICTIONARY_BYTES[..1]),
             Weights::Space => (&LEVELS_SPACE, &DICTIONARY_BYTES_SPACE),
             Weights::Speed | Weights::Balanced => (&LEVELS, &DICTIONARY_BYTES),
         };
@@ -124,6 +126,7 @@ impl<'a, 'call> Trial<'a, 'call> {
             groups,
             situation,
             byte_price_ns: weights.byte_price_ns(),
+            brief,
             levels,
             dictionary_bytes,
             contenders: Vec::new(),
@@ -146,6 +149,9 @@ impl<'a, 'call> Trial<'a, 'call> {
     /// The dictionaries. Those that were chosen are trained anew on the whole sample: what was held out has served its
     /// purpose, and a third more to learn from makes small samples' dictionaries better.
     pub(super) fn into_trained(mut self, chosen: &[Present]) -> Vec<Vec<u8>> {
+        if self.brief {
+            return self.trained;
+        }
         for (at, (groups, bytes_max)) in self.recipes.iter().enumerate() {
             if !chosen.iter().any(|way| way.dictionary == DictionarySource::Trained(at)) {
                 continue;
@@ -217,7 +223,8 @@ impl<'a, 'call> Trial<'a, 'call> {
         for &group in hopeful {
             let mut trained = common.clone();
             // A class that is all there is learns nothing new from itself; one too small may not have its own.
-            if hopeful.len() > 1 && self.groups[group].sampled >= OWN_SAMPLES_MIN {
+            let may_have_own = !self.brief && self.groups[group].sampled >= OWN_SAMPLES_MIN;
+            if hopeful.len() > 1 && may_have_own {
                 for &bytes in self.dictionary_bytes {
                     trained.push(self.train(&[group], bytes)?);
                 }
@@ -374,12 +381,13 @@ impl<'a, 'call> Trial<'a, 'call> {
         for group in 0..self.groups.len() {
             turns.extend(self.measured_on(group).map(|at| (group, at)));
         }
-        for round in 0..ROUNDS {
+        let rounds = if self.brief { 1 } else { ROUNDS };
+        for round in 0..rounds {
             for (done, &(group, at)) in turns.iter().enumerate() {
                 if (self.should_stop)() {
                     return Err(AnalysisError::Stopped);
                 }
-                let done = (round as f32 + done as f32 / turns.len() as f32) / ROUNDS as f32;
+                let done = (round as f32 + done as f32 / turns.len() as f32) / rounds as f32;
                 (self.progress)(TIMING_FROM + (1.0 - TIMING_FROM) * done);
                 let Group { holdout, gate, hopeless, .. } = &self.groups[group];
                 // Where nothing shrinks, the gate would hide what the attempts cost.

@@ -48,6 +48,12 @@ use crate::config::{Compression, Maintenance};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Disk;
 
+/// Nobody uses a store that has not been called for so long: what pays is done, though it is not pressing.
+const IDLE_AFTER: Duration = Duration::from_millis(200);
+
+/// A store that has never been tuned and holds fewer entries gets a brief look first, if it is tuned by itself.
+const BRIEF_ENTRIES_MAX: u64 = 50_000;
+
 /// While a compaction runs, the brake on writers is looked after this often.
 const BRAKE_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -80,6 +86,10 @@ pub(super) struct CompactionSystem {
     reclaim_rate: f64,
     braked_at: Instant,
     reserve: Reserve,
+    /// Nobody has called the store between the last two looks.
+    is_idle: bool,
+    /// Calls to the store at the last look, and when that was.
+    looked_at: (u64, Instant),
     /// Store time when it was opened.
     opened_at_ms: u64,
     /// Snapshots may have been lost that records were judged by (`first`, `outlasts`): nothing is dropped before a new
@@ -105,9 +115,23 @@ impl CompactionSystem {
             reclaim_rate: 0.0,
             braked_at: Instant::now(),
             reserve: Reserve::default(),
+            is_idle: false,
+            looked_at: (0, Instant::now()),
             opened_at_ms: now_ms,
             must_cover: state.next_sequence > 1 && (state.snapshots.is_empty() || state.damaged),
             finished_edit: state.edit,
+        }
+    }
+
+    /// Looks whether anybody uses the store.
+    pub(super) fn look_at_calls<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) {
+        let (calls, at) = self.looked_at;
+        let now = shared.counters.calls();
+        if now != calls {
+            self.is_idle = false;
+            self.looked_at = (now, Instant::now());
+        } else if at.elapsed() >= IDLE_AFTER {
+            self.is_idle = true;
         }
     }
 
@@ -156,6 +180,7 @@ impl CompactionSystem {
             covered: self.covered(),
             capacity_bytes: shared.ledger.capacity_bytes().unwrap_or(u64::MAX),
             parameters_since: if is_tuned { self.parameters.since_file_id } else { 0 },
+            is_idle: self.is_idle,
         }
     }
 
@@ -342,12 +367,15 @@ impl CompactionSystem {
     pub(super) fn optimize_compression_parameters<D: Disk, C: Clock>(
         &mut self,
         shared: &Shared<D, C>,
+        trigger: Trigger,
     ) -> Result<TuningReport> {
         let started = Instant::now();
         let mut sampled = self.sample_entries(shared)?;
+        sampled.is_brief =
+            trigger == Trigger::Automatic && !self.is_tuned() && shared.index.len() < BRIEF_ENTRIES_MAX;
         shared.state.advance(sampling::SAMPLED_AT);
         let mut analysis = self.analyze(shared, &sampled)?;
-        if analysis.is_change() && self.parameters.expected_ratio > 0.0 {
+        if analysis.is_change() && self.is_tuned() {
             // One sample is one opinion: what was tuned before is given up only if a second sample says so too. What
             // that one decides is what counts.
             sampled = self.sample_entries(shared)?;
@@ -365,6 +393,11 @@ impl CompactionSystem {
             "compression tuned"
         );
         Ok(report)
+    }
+
+    /// Whether the parameters in force are the outcome of a tuning that took its time.
+    pub(super) fn is_tuned(&self) -> bool {
+        self.parameters.expected_ratio > 0.0
     }
 
     /// What comes next is not paced.

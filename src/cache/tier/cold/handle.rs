@@ -23,10 +23,12 @@ use super::writer::tombstone;
 use crate::cache::eviction::EvictionReason;
 use crate::cache::stats::ColdStats;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{ColdTierConfig, Durability, TTL_LIMIT, check_capacity};
+use crate::config::{ColdTierConfig, Durability, Maintenance, TTL_LIMIT, check_capacity};
 use crate::error::{Error, Result};
 use crate::io::{Disk, OsDisk};
 
+/// After so many insertions there is something to judge by: how the next ones are best compressed.
+const FIRST_LOOK_AT: u64 = 2000;
 /// What a record costs in the queue besides its bytes.
 const QUEUE_OVERHEAD_BYTES: u64 = 256;
 
@@ -166,11 +168,23 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         let charge = u64::from(record.meta.stored_len) + QUEUE_OVERHEAD_BYTES;
         shared.budget.give_back(reserved - charge);
         shared.ledger.strike(reserved - charge);
-        count(&shared.counters.inserts, 1);
+        if shared.counters.inserts.fetch_add(1, Ordering::Relaxed) == FIRST_LOOK_AT {
+            self.ask_for_first_look();
+        }
         count(&shared.counters.raw_bytes_inserted, raw_len as u64);
         let wait = self.send(record, charge)?;
         drop(in_force);
         self.wait_durable(wait)
+    }
+
+    /// Has maintenance that runs by itself look now. Nobody waits for it.
+    fn ask_for_first_look(&self) {
+        if self.crew.config.maintenance == Maintenance::Automatic
+            && let Some(worker) = &self.worker
+        {
+            // A worker that has ended looks at nothing any more.
+            drop(worker.send(TaskRequest::LookAround));
+        }
     }
 
     /// Reserves room in the queue and on the disk, and asks for more in time.

@@ -53,6 +53,8 @@ pub(super) type ActiveRows = Vec<(FooterRow, u64)>;
 pub(super) enum TaskRequest {
     /// Run a task; `reply` is absent when nobody waits.
     Run { task: CompactionTask, reply: Option<Sender<Result<TaskReport>>> },
+    /// See whether something is due, before the next look would come round.
+    LookAround,
     /// Make room below the capacity. Sent once, until the worker has begun.
     Relieve,
     /// Make the directory fit its capacity.

@@ -4,6 +4,7 @@
 
 use std::error::Error as _;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
@@ -22,12 +23,18 @@ use crate::io::Disk;
 
 /// Outdated segments measured at one look: some 5 ms each.
 const MEASURED_AT_ONCE: usize = 16;
+/// While the store is used, tuning by itself takes one part in this many of the time at most.
+const TUNING_SHARE: u32 = 10;
 
 pub(super) struct CompactionWorker {
     system: CompactionSystem,
     requests: Receiver<TaskRequest>,
     /// Raw bytes inserted when the last tuning ran.
     tuned_at_bytes: u64,
+    /// A brief tuning has run; the thorough one is still to come.
+    is_provisional: bool,
+    /// No tuning by itself before, unless nobody uses the store.
+    tuning_rests_until: Instant,
     /// Highest sequence number when the index was saved last.
     saved_at_sequence: u64,
     /// What the last automatic compaction could not give back.
@@ -49,6 +56,8 @@ impl CompactionWorker {
             system: CompactionSystem::new(state, writer, now_ms),
             requests,
             tuned_at_bytes: 0,
+            is_provisional: false,
+            tuning_rests_until: Instant::now(),
             saved_at_sequence: state.snapshots.last().map_or(0, |snapshot| snapshot.covers),
             stuck_share: 0.0,
             compactions_in_a_row: 0,
@@ -84,6 +93,7 @@ impl CompactionWorker {
                     let _notice = PanicNotice(&shared.condition);
                     drop(reply.send(self.run_due(shared, Trigger::Awaited)));
                 }
+                Ok(TaskRequest::LookAround) => drop(self.run_due(shared, Trigger::Automatic)),
                 Ok(TaskRequest::Close { reply }) => {
                     drop(reply.send(self.close(shared)));
                     return;
@@ -143,9 +153,11 @@ impl CompactionWorker {
             }
             CompactionTask::OptimizeCompression => {
                 let bytes = shared.counters.raw_bytes_inserted.load(Ordering::Relaxed);
-                let report = system.optimize_compression_parameters(shared);
-                if report.is_ok() {
+                let report = system.optimize_compression_parameters(shared, trigger);
+                if let Ok(report) = &report {
                     self.tuned_at_bytes = bytes;
+                    self.is_provisional = trigger == Trigger::Automatic && !system.is_tuned();
+                    self.tuning_rests_until = Instant::now() + TUNING_SHARE * report.duration;
                 }
                 report.map(TaskReport::OptimizeCompression)
             }
@@ -214,6 +226,9 @@ impl CompactionWorker {
     }
 
     fn due<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>, trigger: Trigger) -> Option<Due> {
+        if trigger == Trigger::Automatic {
+            self.system.look_at_calls(shared);
+        }
         let segments_max = if trigger == Trigger::Automatic { MEASURED_AT_ONCE } else { usize::MAX };
         if let Err(error) = self.system.measure_outdated(shared, segments_max) {
             tracing::warn!(%error, "segments could not be measured; they are left as they are for now");
@@ -226,6 +241,7 @@ impl CompactionWorker {
         let inserted = shared.counters.raw_bytes_inserted.load(Ordering::Relaxed);
         let sequence = shared.processed_sequence.load(Ordering::SeqCst);
         let is_tuned = shared.config.compression == Compression::Tuned;
+        let is_pressed = trigger == Trigger::Automatic && !circumstances.is_idle;
         let pulse = Pulse {
             circumstances,
             entries: shared.index.len(),
@@ -233,6 +249,8 @@ impl CompactionWorker {
             raw_bytes_since_tuning: inserted - self.tuned_at_bytes,
             live_raw_bytes: stats.live_raw_bytes,
             retune_ratio: is_tuned.then_some(shared.config.retune_ratio),
+            is_provisional: self.is_provisional,
+            tuning_rests: is_pressed && Instant::now() < self.tuning_rests_until,
             records_since_snapshot: sequence.saturating_sub(self.saved_at_sequence),
             snapshot_bytes: shared.counters.snapshot_bytes.load(Ordering::Relaxed),
             compactions_in_a_row: self.compactions_in_a_row,

@@ -62,6 +62,8 @@ pub(in crate::cache::tier::cold) struct Circumstances {
     pub covered: u64,
     /// Segments with a lower number were begun before the current parameters were chosen.
     pub parameters_since: u64,
+    /// Nobody uses the store at the moment.
+    pub is_idle: bool,
 }
 
 impl Circumstances {
@@ -211,6 +213,9 @@ pub(in crate::cache::tier::cold) fn choose_round(
         if let Some(first) = victims.first().map(kind) {
             victims.retain(|victim| kind(victim) == first);
         }
+    } else if circumstances.is_idle && wants_renewal(accounts, circumstances) {
+        victims = sealed(accounts, circumstances).filter(|victim| victim.recompress).collect();
+        victims.sort_by(|a, b| score(b, circumstances).total_cmp(&score(a, circumstances)));
     } else {
         let small = |account: &&AccountView| circumstances.is_mergeable(account);
         // Counted before any is copied: this is asked at every look, and hardly ever so.
@@ -437,6 +442,10 @@ pub(in crate::cache::tier::cold) struct Pulse {
     pub live_raw_bytes: u64,
     /// `ColdTierConfig::retune_ratio`; `None` if the codec is fixed.
     pub retune_ratio: Option<f64>,
+    /// The parameters in force were found by a brief look.
+    pub is_provisional: bool,
+    /// The last tuning has taken its share of time for now.
+    pub tuning_rests: bool,
     /// Records appended since the last snapshot.
     pub records_since_snapshot: u64,
     /// Bytes of the kept snapshots.
@@ -502,6 +511,12 @@ fn wants_sweep(accounts: &[AccountView], circumstances: &Circumstances) -> bool 
     spent.map(|account| in_blocks(account.summary.file_bytes)).sum::<u64>() > BLOCK_BYTES
 }
 
+/// Whether there are segments that are worth storing anew: while nobody uses the store that is done below the triggers too,
+/// since each gains by it once and for all. Garbage waits: the more of it, the less is copied for it.
+fn wants_renewal(accounts: &[AccountView], circumstances: &Circumstances) -> bool {
+    accounts.iter().any(|account| wants_recompression(account, circumstances))
+}
+
 /// Whether there are so many small segments that they are worth merging.
 fn wants_merger(accounts: &[AccountView], circumstances: &Circumstances) -> bool {
     accounts.iter().filter(|account| circumstances.is_mergeable(account)).count() >= SMALL_SEGMENTS_DUE
@@ -509,7 +524,9 @@ fn wants_merger(accounts: &[AccountView], circumstances: &Circumstances) -> bool
 
 fn choose_other(pulse: &Pulse) -> Option<Due> {
     let changed = |ratio: f64| pulse.raw_bytes_since_tuning as f64 > ratio * pulse.live_raw_bytes as f64;
-    if pulse.retune_ratio.is_some_and(changed) && pulse.entries >= TUNING_ENTRIES_MIN {
+    let wanted = |ratio: f64| changed(ratio) || pulse.is_provisional;
+    let is_wanted = pulse.retune_ratio.is_some_and(wanted) && pulse.entries >= TUNING_ENTRIES_MIN;
+    if is_wanted && !pulse.tuning_rests {
         return Some(Due::Tuning);
     }
     let snapshot_after = SNAPSHOT_RECORDS.max(pulse.entries / 4);

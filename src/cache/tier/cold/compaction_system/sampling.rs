@@ -35,6 +35,8 @@ pub(super) const SAMPLED_AT: f32 = 0.4;
 #[derive(Debug, Default)]
 pub(super) struct Sampled {
     pub samples: Vec<Sample>,
+    /// They are of a store that has hardly begun: a brief look at them is enough for now.
+    pub is_brief: bool,
     /// Live entries of each class, estimated.
     pub entries: [u64; CLASSES],
     /// Their raw bytes, estimated.

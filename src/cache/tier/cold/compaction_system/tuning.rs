@@ -52,6 +52,7 @@ impl CompactionSystem {
             settled: self.parameters.expected_ratio > 0.0,
         };
         let analyzer = MemoryEfficiencyAnalyzer::new(shared.config.weights, fastrand::u64(..));
+        let analyzer = if sampled.is_brief { analyzer.brief() } else { analyzer };
         // Dictionaries and parameters are written down after this, from 0.9 on.
         let mut progress = |share: f32| shared.state.advance(SAMPLED_AT + 0.5 * share);
         let should_stop = || shared.state.should_stop();
@@ -78,7 +79,9 @@ impl CompactionSystem {
         let fixed = matches!(shared.config.compression, Compression::Fixed(_));
         let mut applied = Applied { before, after: before, added: BTreeMap::new(), no_slot: false };
         if !fixed && analysis.enough_samples {
-            let outcome = self.put_into_force(shared, analysis, &mut applied, expected_ratio);
+            // What a brief look chose is nobody's choice yet: the next one is made as if there were none.
+            let settled_ratio = if sampled.is_brief { 0.0 } else { expected_ratio };
+            let outcome = self.put_into_force(shared, analysis, &mut applied, settled_ratio);
             if outcome.is_err() {
                 // Durable, known, and needed by nothing.
                 for &slot in applied.added.values() {
@@ -117,6 +120,7 @@ impl CompactionSystem {
                         )
                     }
                     (_, true) => format!("no dictionary slot is free; nothing changes. {}", findings.reason),
+                    _ if sampled.is_brief => format!("a first, brief look: {}", findings.reason),
                     _ => findings.reason.clone(),
                 },
             }
@@ -150,7 +154,7 @@ impl CompactionSystem {
         shared: &Shared<D, C>,
         analysis: &Analysis,
         applied: &mut Applied,
-        expected_ratio: f64,
+        settled_ratio: f64,
     ) -> Result<()> {
         let is_followed = analysis.classes.iter().any(|findings| !findings.is_own);
         let after = ParametersInForce {
@@ -178,7 +182,7 @@ impl CompactionSystem {
         if !changed && after == applied.before && self.parameters.expected_ratio > 0.0 {
             return Ok(());
         }
-        self.save_parameters(shared, &after, expected_ratio as f32, changed)?;
+        self.save_parameters(shared, &after, settled_ratio as f32, changed)?;
         // First the levels of both, then the parameters, then those of the new ones alone.
         for slot in shared.dictionaries.slots() {
             let levels = [applied.before.levels_of(slot), after.levels_of(slot)].concat();
