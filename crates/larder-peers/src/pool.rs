@@ -16,6 +16,14 @@ const WORDS: usize = 2048;
 const MIXED_BYTES: std::ops::Range<usize> = 200..4097;
 /// With it the lengths of `MIXED_BYTES` come to 660 on average.
 const MIXED_TAIL: f64 = 460.0;
+/// Shorter documents have their text alone.
+const FIELDS_BYTES_MIN: usize = 200;
+/// Up to where events go; what follows is text.
+const EVENTS_SHARE: f64 = 0.85;
+const EVENT_BYTES_MAX: usize = 100;
+const STATES: [&str; 5] = ["new", "confirmed", "shipped", "returned", "closed"];
+const KINDS: [&str; 8] =
+    ["created", "viewed", "changed", "paid", "sent", "received", "commented", "archived"];
 static RECORDS: &[u8] = include_bytes!("../../../data/mdn-compat.jsonl.zst");
 
 /// What is in front of the number of its key in a document, and between that and its version; each is as long whatever
@@ -131,20 +139,33 @@ static PAIRS: [[u8; 2]; 256] = {
     pairs
 };
 
+/// A document as a program would store it: fields, then events that have the same fields each, then free text. How much
+/// of which was chosen for zstd to shrink it about as it shrinks documents that programs do store; see `ratios`.
 fn text(words: &[String], bytes: usize, rng: &mut Rng, pool: &mut Vec<u8>) {
-    let end = pool.len() + bytes;
+    let (begin, end) = (pool.len(), pool.len() + bytes);
     pool.extend_from_slice(&text_stamp(0, 0));
     pool.push(b'"');
-    if bytes >= 200 {
+    if bytes >= FIELDS_BYTES_MIN {
         pool.extend_from_slice(b",\"name\":\"");
         some_words(words, 2, rng, pool);
         let score = rng.u32(0..1000);
+        let status = STATES[rng.usize(..STATES.len())];
         // A `Vec` takes whatever is written to it.
-        let _ = write!(pool, "\",\"active\":{},\"score\":{score},\"tags\":[\"", score.is_multiple_of(3));
-        some_words(words, 1, rng, pool);
-        pool.extend_from_slice(b"\",\"");
-        some_words(words, 1, rng, pool);
-        pool.extend_from_slice(b"\"]");
+        let _ = write!(
+            pool,
+            "\",\"status\":\"{status}\",\"active\":{},\"score\":{score}",
+            score.is_multiple_of(3)
+        );
+        let events_end = begin + (bytes as f64 * EVENTS_SHARE) as usize;
+        let mut separator = ",\"events\":[";
+        while pool.len() + EVENT_BYTES_MAX < events_end {
+            let _ = write!(pool, "{separator}");
+            event(words, rng, pool);
+            separator = ",";
+        }
+        if separator == "," {
+            pool.push(b']');
+        }
     }
     pool.extend_from_slice(b",\"text\":\"");
     while pool.len() < end {
@@ -153,6 +174,18 @@ fn text(words: &[String], bytes: usize, rng: &mut Rng, pool: &mut Vec<u8>) {
     }
     pool.truncate(end - 2);
     pool.extend_from_slice(b"\"}");
+}
+
+fn event(words: &[String], rng: &mut Rng, pool: &mut Vec<u8>) {
+    let kind = KINDS[rng.usize(..KINDS.len())];
+    let (hour, minute, second) = (rng.u32(0..24), rng.u32(0..60), rng.u32(0..60));
+    let day = rng.u32(1..29);
+    let _ = write!(
+        pool,
+        "{{\"type\":\"{kind}\",\"at\":\"2026-11-{day:02}T{hour:02}:{minute:02}:{second:02}Z\",\"by\":\""
+    );
+    some_words(words, 1, rng, pool);
+    let _ = write!(pool, "\",\"count\":{}}}", rng.u32(1..20));
 }
 
 fn some_words(words: &[String], count: usize, rng: &mut Rng, pool: &mut Vec<u8>) {
