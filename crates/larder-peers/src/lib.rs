@@ -8,7 +8,7 @@
 //! - `peer`: what a store has to do here; `peers/`: one adapter a store, each behind a feature of its name
 //! - `contents`: keys and values, by number, from documents of a `pool`; `ratios`: how far zstd shrinks them
 //! - `plan`: what is done, and how much of it; `rounds`: who runs when; `scale`: the same at several numbers of entries
-//! - `stages`: what one process does; `serve`: with a store that stays open; `limited`: with less memory than data
+//! - `stages`: what one process does; `serve`: with a store that stays open; `limited`: with less memory than data; `ttl`
 //! - `driver`: operations, timed and checked; `settle`: when a store has nothing more to do
 //! - `machine`: what the kernel counts; `measure`: one line of results; `table`, `picture`: what people read
 //!
@@ -31,6 +31,7 @@ mod serve;
 pub mod settle;
 pub mod stages;
 pub mod table;
+mod ttl;
 
 pub use larder_bench::{Failure, Result};
 

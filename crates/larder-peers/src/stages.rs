@@ -5,16 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
 use crate::contents::Contents;
-use crate::driver::{ABSENT, Driver, OVERWRITES_BEFORE_KILL};
+use crate::driver::{Driver, OVERWRITES_BEFORE_KILL};
 use crate::machine::{anonymous_memory_bytes, disk_bytes, resident_memory_bytes};
 use crate::measure::Stopwatch;
-use crate::peer::{Kind, Options, Peer, TtlSupport};
+use crate::peer::{Kind, Options, Peer};
 use crate::plan::{Plan, Workload};
 use crate::settle::settle;
 use crate::{Failure, Result};
@@ -22,11 +22,7 @@ use crate::{Failure, Result};
 /// Reads that count as part of a restart.
 const FIRST_READS: u64 = 1000;
 /// Reads that then check what is there.
-const CHECKED_READS: u64 = 20_000;
-/// Of ten entries so many expire.
-const EXPIRING_OF_TEN: u64 = 7;
-/// How long after the time to live the disk is looked at, in parts of the time to live.
-const LOOKS_AFTER: [f64; 3] = [0.25, 1.0, 2.0];
+pub(crate) const CHECKED_READS: u64 = 20_000;
 /// What a stage that wants to be killed says when it has begun.
 pub const READY: &str = "ready";
 
@@ -163,46 +159,6 @@ impl Job<'_> {
         tell(result);
         peer.close()?;
         self.write_versions(&versions)
-    }
-
-    /// Seven of ten entries expire. Who has no time to live gets deletions at the moment of expiry.
-    fn ttl(&self, contents: &Contents, tell: &mut dyn FnMut(Map<String, Value>)) -> Result<()> {
-        let versions = vec_of(self.plan.entries, ABSENT);
-        let peer = self.open(contents, true)?;
-        let driver = Driver::new(&*peer, contents, self.plan, &versions);
-        let ttl = Duration::from_secs_f64(self.plan.ttl_seconds);
-        let expires = |id: u64| id % 10 < EXPIRING_OF_TEN;
-        let knows_ttl = self.kind.ttl != TtlSupport::None;
-        let watch = Stopwatch::new(resident_memory_bytes());
-        let (tally, _) = driver.load(|id| (knows_ttl && expires(id)).then_some(ttl))?;
-        let seconds = watch.elapsed().as_secs_f64();
-        peer.flush()?;
-        let loaded_at = Instant::now();
-        let mut result = watch.result("ttl", &tally, (1, seconds), self.dir)?;
-        result.insert("logical_bytes".to_owned(), json!(tally.put_bytes));
-        thread::sleep(ttl.saturating_sub(loaded_at.elapsed()));
-        if knows_ttl {
-            for id in (0..self.plan.entries).filter(|id| expires(*id)) {
-                versions[id as usize].store(ABSENT, Ordering::Release);
-            }
-        } else {
-            driver.delete(expires)?;
-            peer.flush()?;
-        }
-        let mut disk = vec![json!([0.0, result["disk_bytes"]])];
-        for parts in LOOKS_AFTER {
-            thread::sleep((ttl + ttl.mul_f64(parts)).saturating_sub(loaded_at.elapsed()));
-            disk.push(json!([loaded_at.elapsed().as_secs_f64(), disk_bytes(self.dir)?]));
-        }
-        let seen = driver.sample(CHECKED_READS)?;
-        for (name, value) in [("expected", seen.expected), ("found", seen.found), ("wrong", seen.wrong)] {
-            result.insert(name.to_owned(), json!(value));
-        }
-        result.insert("verified".to_owned(), json!(seen.verified));
-        result.insert("disk_after_s".to_owned(), Value::Array(disk));
-        result.insert("disk_bytes".to_owned(), json!(disk_bytes(self.dir)?));
-        tell(result);
-        peer.close()
     }
 
     /// Beside the store, not in it.

@@ -111,7 +111,16 @@ fn columns(workload: &str) -> Vec<Column> {
         "cold" => [&[RATE][..], &CALLS, &[READ], &CHECKS, &COSTS].concat(),
         "restart" | "kill" => [&restart[..], &CHECKS, &COSTS[1..]].concat(),
         "delete" => [&[RATE, settled, disk_before, disk_after][..], &CHECKS[2..], &COSTS].concat(),
-        "ttl" => [&[RATE, DISK][..], &CHECKS, &COSTS].concat(),
+        "ttl" => {
+            let disk = |name, figure| (name, figure, Some("logical_bytes"), Form::Ratio);
+            let giving_back = [
+                disk("disk before / live", "disk_bytes_before"),
+                disk("TTL/8 after expiry / live", "disk_bytes_soon"),
+                disk("disk end / live", "disk_bytes"),
+                ("back after s", "back_s", None, Form::SecondsSpread),
+            ];
+            [&[RATE][..], &giving_back, &CHECKS, &COSTS].concat()
+        }
         "miss" => [&[RATE][..], &HARNESS, &CALLS, &CHECKS[2..], &COSTS].concat(),
         _ => [&[RATE][..], &HARNESS, &CALLS, &CHECKS, &COSTS].concat(),
     }
