@@ -1,13 +1,13 @@
-//! Keys and values. Nothing is kept: a value is made again from the number of its key and its version to be compared.
+//! Keys and values. Nothing is kept: which document of a pool a value is, and whose it says it is, follows from the number
+//! of its key and its version, so that it can be compared at any time.
 
 use std::fmt;
-use std::io::{BufRead, BufReader, Write};
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use fastrand::Rng;
 
-use crate::{Failure, Result};
+use crate::Result;
+use crate::pool::{Pool, STAMP_BYTES, hexadecimal, text_stamp};
 
 /// What values consist of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -37,8 +37,8 @@ impl FromStr for Size {
         if text == "mixed" {
             return Ok(Self::Mixed);
         }
-        let bytes = text.parse().ok().filter(|bytes| (64..=16 << 20).contains(bytes));
-        bytes.map(Self::Fixed).ok_or_else(|| "use `mixed`, or a number from 64 to 16777216".to_owned())
+        let bytes = text.parse().ok().filter(|bytes| (1..=16 << 20).contains(bytes));
+        bytes.map(Self::Fixed).ok_or_else(|| "use `mixed`, or a number from 1 to 16777216".to_owned())
     }
 }
 
@@ -51,61 +51,85 @@ impl fmt::Display for Size {
     }
 }
 
-static RECORDS: &[u8] = include_bytes!("../../../data/mdn-compat.jsonl.zst");
-const WORDS: usize = 2048;
-const MIXED_BYTES: std::ops::Range<usize> = 200..4097;
-/// With it the lengths of `MIXED_BYTES` come to 660 on average.
-const MIXED_TAIL: f64 = 460.0;
+/// Values shorter than this have no room for a document that says whose it is: they are bytes drawn by key and version.
+const DOCUMENT_BYTES_MIN: usize = 64;
+/// Bytes that a value of random ones begins with: its number and its version.
+const RANDOM_STAMP_BYTES: usize = 12;
 
-/// Makes keys and values.
+/// Makes keys and values, and checks them.
 #[derive(Debug)]
 pub struct Contents {
     kind: ContentsKind,
     size: Size,
-    words: Vec<String>,
-    records: Vec<Vec<u8>>,
+    pool: Pool,
+}
+
+/// What a value begins with.
+enum Stamp {
+    Text([u8; STAMP_BYTES]),
+    Random([u8; RANDOM_STAMP_BYTES]),
+    /// A record is what it is.
+    None,
+}
+
+impl Stamp {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(bytes) => bytes,
+            Self::Random(bytes) => bytes,
+            Self::None => &[],
+        }
+    }
 }
 
 impl Contents {
     /// # Errors
     /// If the records cannot be read.
     pub fn new(kind: ContentsKind, size: Size) -> Result<Self> {
-        let mut rng = Rng::with_seed(0x5eed);
-        let words = (0..WORDS).map(|_| word(&mut rng)).collect();
-        let records = if kind == ContentsKind::Records { read_records()? } else { Vec::new() };
-        Ok(Self { kind, size, words, records })
+        let pool = match size {
+            Size::Fixed(bytes) if is_tiny(kind, bytes) => Pool::default(),
+            _ => Pool::new(kind, size)?,
+        };
+        Ok(Self { kind, size, pool })
     }
 
     /// 16 to 32 bytes, in no order.
     pub fn key(&self, id: u64, key: &mut Vec<u8>) {
         let mixed = mix(id);
         key.clear();
-        for place in (0..16).rev() {
-            key.push(b"0123456789abcdef"[(mixed >> (place * 4)) as usize & 15]);
-        }
+        key.extend_from_slice(&hexadecimal(mixed));
         // Another 0 to 16 bytes, which say nothing more.
-        let more = (mix(mixed) % 17) as usize;
-        key.extend_from_slice(&b":profile:settings"[..more]);
+        key.extend_from_slice(&b":profile:settings"[..key_tail_bytes(mixed)]);
     }
 
     /// What is stored under the key of `id` in its `version`-th state.
     pub fn value(&self, id: u64, version: u32, value: &mut Vec<u8>) {
         value.clear();
-        let seed = mix(id ^ u64::from(version).rotate_left(40) ^ 0xf00d);
-        if self.kind == ContentsKind::Records {
-            let at = (id + u64::from(version) * 7919) % self.records.len() as u64;
-            return value.extend_from_slice(&self.records[at as usize]);
+        if self.pool.count() == 0 {
+            return value.extend_from_slice(&self.tiny(id, version)[..self.tiny_bytes()]);
         }
-        let mut rng = Rng::with_seed(seed);
-        let bytes = match self.size {
-            Size::Fixed(bytes) => bytes,
-            Size::Mixed => mixed_bytes(&mut rng),
-        };
-        if self.kind == ContentsKind::Random {
-            value.resize(bytes, 0);
-            return rng.fill(value);
+        value.extend_from_slice(self.document(id, version));
+        let stamp = self.stamp(id, version);
+        value[..stamp.bytes().len()].copy_from_slice(stamp.bytes());
+    }
+
+    /// Whether `value` is what [`Self::value`] would make.
+    pub fn is_value(&self, id: u64, version: u32, value: &[u8]) -> bool {
+        if self.pool.count() == 0 {
+            return value == &self.tiny(id, version)[..self.tiny_bytes()];
         }
-        self.text(id, version, bytes, &mut rng, value);
+        let document = self.document(id, version);
+        let stamp = self.stamp(id, version);
+        let stamp = stamp.bytes();
+        value.len() == document.len()
+            && value[..stamp.len()] == *stamp
+            && value[stamp.len()..] == document[stamp.len()..]
+    }
+
+    /// Bytes of the key and the value of an entry.
+    pub fn entry_bytes(&self, id: u64, version: u32) -> u64 {
+        let value = if self.pool.count() == 0 { self.tiny_bytes() } else { self.document(id, version).len() };
+        (16 + key_tail_bytes(mix(id)) + value) as u64
     }
 
     /// Greatest mean of a key and its value, to say beforehand what a store has to hold.
@@ -118,66 +142,66 @@ impl Contents {
         value + 25
     }
 
-    fn text(&self, id: u64, version: u32, bytes: usize, rng: &mut Rng, value: &mut Vec<u8>) {
-        // A `Vec` takes whatever is written to it.
-        let _ = write!(value, "{{\"id\":\"{id:016x}\",\"version\":{version}");
-        if bytes >= 200 {
-            value.extend_from_slice(b",\"name\":\"");
-            self.words(2, rng, value);
-            let score = rng.u32(0..1000);
-            let _ = write!(value, "\",\"active\":{},\"score\":{score},\"tags\":[\"", score.is_multiple_of(3));
-            self.words(1, rng, value);
-            value.extend_from_slice(b"\",\"");
-            self.words(1, rng, value);
-            value.extend_from_slice(b"\"]");
-        }
-        value.extend_from_slice(b",\"text\":\"");
-        while value.len() < bytes {
-            self.words(1, rng, value);
-            value.push(b' ');
-        }
-        value.truncate(bytes - 2);
-        value.extend_from_slice(b"\"}");
+    /// The documents that values are made of; none where values are tiny.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 
-    fn words(&self, count: usize, rng: &mut Rng, value: &mut Vec<u8>) {
-        for n in 0..count {
-            if n > 0 {
-                value.push(b' ');
+    fn document(&self, id: u64, version: u32) -> &[u8] {
+        let index = match self.kind {
+            // In their order, so that neighbours of the file are neighbours here.
+            ContentsKind::Records => id.wrapping_add(u64::from(version) * 7919) % self.pool.count(),
+            ContentsKind::Text | ContentsKind::Random => scaled(seed(id, version), self.pool.count()),
+        };
+        self.pool.document(index as usize)
+    }
+
+    fn stamp(&self, id: u64, version: u32) -> Stamp {
+        match self.kind {
+            ContentsKind::Records => Stamp::None,
+            ContentsKind::Text => Stamp::Text(text_stamp(id, version)),
+            ContentsKind::Random => {
+                // Mixed, for a number that counts up would be something to compress.
+                let mut bytes = [0; RANDOM_STAMP_BYTES];
+                bytes[..8].copy_from_slice(&mix(id).to_le_bytes());
+                bytes[8..].copy_from_slice(&(mix(id ^ u64::from(version)) as u32).to_le_bytes());
+                Stamp::Random(bytes)
             }
-            // The product of two even draws prefers small numbers, as language prefers few words.
-            let draw = rng.u64(..);
-            let at = ((draw >> 32) * (draw & 0xffff_ffff)) >> 53;
-            value.extend_from_slice(self.words[at as usize % WORDS].as_bytes());
+        }
+    }
+
+    fn tiny(&self, id: u64, version: u32) -> [u8; DOCUMENT_BYTES_MIN] {
+        let mut bytes = [0; DOCUMENT_BYTES_MIN];
+        for (number, part) in bytes.chunks_exact_mut(16).enumerate() {
+            let digits = hexadecimal(mix(seed(id, version) ^ number as u64));
+            part.copy_from_slice(&digits);
+        }
+        bytes
+    }
+
+    fn tiny_bytes(&self) -> usize {
+        match self.size {
+            Size::Fixed(bytes) => bytes,
+            Size::Mixed => 0,
         }
     }
 }
 
-fn word(rng: &mut Rng) -> String {
-    let mut word = String::new();
-    for _ in 0..rng.usize(1..=4) {
-        word.push(char::from(b"bcdfghklmnprstvw"[rng.usize(..16)]));
-        word.push(char::from(b"aeiou"[rng.usize(..5)]));
-    }
-    word
+fn is_tiny(kind: ContentsKind, bytes: usize) -> bool {
+    kind != ContentsKind::Records && bytes < DOCUMENT_BYTES_MIN
 }
 
-fn mixed_bytes(rng: &mut Rng) -> usize {
-    let tail = -MIXED_TAIL * (1.0 - rng.f64()).ln();
-    (MIXED_BYTES.start + tail as usize).min(MIXED_BYTES.end - 1)
+fn key_tail_bytes(mixed: u64) -> usize {
+    scaled(mix(mixed), 17) as usize
 }
 
-fn read_records() -> Result<Vec<Vec<u8>>> {
-    let lines = BufReader::new(zstd::Decoder::new(RECORDS)?);
-    lines
-        .lines()
-        .map(|line| {
-            let line = line?;
-            let record: serde_json::Value =
-                serde_json::from_str(&line).map_err(|error| Failure(format!("a record: {error}")))?;
-            Ok(record["value"].to_string().into_bytes())
-        })
-        .collect()
+fn seed(id: u64, version: u32) -> u64 {
+    mix(id ^ u64::from(version).rotate_left(40) ^ 0xf00d)
+}
+
+/// An even draw from all 64-bit numbers to one below `count`, without a division.
+pub fn scaled(number: u64, count: u64) -> u64 {
+    ((u128::from(number) * u128::from(count)) >> 64) as u64
 }
 
 /// A permutation of 64-bit numbers that leaves no order (the finalizer of SplitMix64).

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use larder_peers::contents::Size;
 use larder_peers::peer::Kind;
 use larder_peers::picture::{Per, picture};
 use larder_peers::plan::{Plan, Workload};
 use larder_peers::rounds::Rounds;
 use larder_peers::stages::{Job, Stage};
 use larder_peers::table::Results;
-use larder_peers::{Failure, Result, peers};
+use larder_peers::{Failure, Result, peers, ratios, scale};
 use serde_json::Value;
 
 #[derive(Parser)]
@@ -26,6 +27,10 @@ struct Arguments {
 enum Command {
     /// Run workloads on stores, in turns, and compare.
     Run(RunArgs),
+    /// Load, read, restart and kill stores of several numbers of entries: what grows with them.
+    Scale(ScaleArgs),
+    /// How far zstd shrinks the values that are generated, and the real records.
+    Ratios(RatioArgs),
     /// Compare what earlier runs wrote with --json.
     Compare(CompareArgs),
     /// The stores that were built in, and how they are configured.
@@ -56,6 +61,40 @@ struct RunArgs {
     json: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
+}
+
+#[derive(clap::Args)]
+struct ScaleArgs {
+    /// Numbers of entries, by commas; `--entries` is not looked at.
+    #[arg(long, value_delimiter = ',', default_value = "1000000,3000000,10000000,30000000")]
+    sizes: Vec<u64>,
+    /// Which stores, by commas.
+    #[arg(long, value_delimiter = ',', default_value = "larder")]
+    peers: Vec<String>,
+    /// How often each store runs, in turns.
+    #[arg(long, default_value_t = 1)]
+    rounds: u64,
+    /// Where the stores go; each is removed after its turn.
+    #[arg(long)]
+    dir: PathBuf,
+    #[command(flatten)]
+    plan: Plan,
+    /// Every single result, an object a line.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// The table, for people; on the terminal it comes anyway.
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct RatioArgs {
+    /// So many values.
+    #[arg(long, default_value_t = 20_000)]
+    entries: u64,
+    /// Bytes of a generated value.
+    #[arg(long, default_value = "mixed")]
+    size: Size,
 }
 
 #[derive(clap::Args)]
@@ -96,6 +135,11 @@ struct StageArgs {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(arguments) => run(&arguments),
+        Command::Scale(arguments) => scale(&arguments),
+        Command::Ratios(arguments) => ratios::markdown(arguments.entries, arguments.size).map(|table| {
+            println!("{table}");
+            true
+        }),
         Command::Compare(arguments) => compare(&arguments),
         Command::Peers => {
             for kind in peers::all() {
@@ -126,16 +170,11 @@ fn named(name: &str) -> Result<Kind> {
 
 /// Whether nothing was wrong.
 fn run(arguments: &RunArgs) -> Result<bool> {
-    let kinds: Vec<Kind> = match &arguments.peers[..] {
-        [all] if all == "all" => peers::all(),
-        names => names.iter().map(|name| named(name)).collect::<Result<_>>()?,
-    };
+    let kinds = kinds(&arguments.peers)?;
     let mut workloads = arguments.workload.clone();
     workloads.sort_unstable();
     workloads.dedup();
-    fs::create_dir_all(&arguments.dir)?;
     let mut file = arguments.json.as_ref().map(File::create).transpose()?;
-    let mut results = Results::default();
     let rounds = Rounds {
         kinds: &kinds,
         workloads: &workloads,
@@ -143,16 +182,53 @@ fn run(arguments: &RunArgs) -> Result<bool> {
         dir: &arguments.dir,
         rounds: arguments.rounds,
     };
+    let results = collect(&rounds, file.as_mut())?;
+    show(&results, &arguments.output)
+}
+
+fn kinds(names: &[String]) -> Result<Vec<Kind>> {
+    match names {
+        [all] if all == "all" => Ok(peers::all()),
+        names => names.iter().map(|name| named(name)).collect(),
+    }
+}
+
+/// Runs all; each result is shown, and written to `file`, as soon as there is one.
+fn collect(rounds: &Rounds<'_>, mut file: Option<&mut File>) -> Result<Results> {
+    fs::create_dir_all(rounds.dir)?;
+    let mut results = Results::default();
     rounds.run(&mut |result| {
-        let line = Value::Object(result.clone()).to_string();
         if let Some(file) = &mut file {
-            writeln!(file, "{line}")?;
+            writeln!(file, "{}", Value::Object(result.clone()))?;
         }
         eprintln!("{}", Results::line(result));
         results.add(result.clone());
         Ok(())
     })?;
-    show(&results, &arguments.output)
+    Ok(results)
+}
+
+/// Whether nothing was wrong.
+fn scale(arguments: &ScaleArgs) -> Result<bool> {
+    let kinds = kinds(&arguments.peers)?;
+    let mut file = arguments.json.as_ref().map(File::create).transpose()?;
+    let mut sizes = Vec::new();
+    for entries in &arguments.sizes {
+        let rounds = Rounds {
+            kinds: &kinds,
+            workloads: &[Workload::Load, Workload::Get, Workload::Restart, Workload::Kill],
+            plan: &Plan { entries: *entries, ..arguments.plan.clone() },
+            dir: &arguments.dir,
+            rounds: arguments.rounds,
+        };
+        sizes.push((*entries, collect(&rounds, file.as_mut())?));
+    }
+    let table = scale::markdown(&sizes);
+    if let Some(path) = &arguments.markdown {
+        fs::write(path, &table)?;
+    }
+    println!("{table}");
+    Ok(sizes.iter().all(|(_, results)| results.wrong() == 0))
 }
 
 fn compare(arguments: &CompareArgs) -> Result<bool> {

@@ -64,14 +64,14 @@ impl Tally {
 pub struct Stopwatch {
     before: Counters,
     started: Instant,
+    harness_bytes: u64,
 }
 
 impl Stopwatch {
-    /// Begins.
-    #[expect(clippy::new_without_default, reason = "it starts something")]
-    pub fn new() -> Self {
+    /// Begins; of the memory, `harness_bytes` are not the store's.
+    pub fn new(harness_bytes: u64) -> Self {
         reset_peak_memory();
-        Self { before: Counters::now(), started: Instant::now() }
+        Self { before: Counters::now(), started: Instant::now(), harness_bytes }
     }
 
     /// Time since it was begun.
@@ -79,47 +79,66 @@ impl Stopwatch {
         self.started.elapsed()
     }
 
-    /// The result so far, for `operations` that took `seconds`.
+    /// Seconds from its beginning to a moment.
+    pub fn until(&self, moment: Instant) -> f64 {
+        moment.saturating_duration_since(self.started).as_secs_f64()
+    }
+
+    /// The result so far, for operations of so many threads that took `seconds`.
     pub fn result(
         &self,
         workload: &str,
         tally: &Tally,
-        seconds: f64,
+        (threads, seconds): (u64, f64),
         dir: &Path,
     ) -> Result<Map<String, Value>> {
-        let (after, before) = (Counters::now(), self.before);
-        let all_seconds = self.elapsed().as_secs_f64();
-        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get()) as f64;
-        let own = after.own_seconds - before.own_seconds;
-        let others = after.all_seconds - before.all_seconds - own;
-        let operations = tally.calls.len();
-        let us = |quantile: f64| tally.calls.value_at_quantile(quantile) as f64 / 1e3;
         let mut result = Map::new();
         let mut set = |name: &str, value: Value| drop(result.insert(name.to_owned(), value));
         set("workload", json!(workload));
-        set("operations", json!(operations));
-        set("seconds", json!(seconds));
-        set("ops_per_s", json!(operations as f64 / seconds));
-        for (name, quantile) in [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999), ("max_us", 1.0)] {
-            set(name, json!(us(quantile)));
-        }
-        if !tally.reads.is_empty() {
-            for (name, quantile) in [("read_p50_us", 0.5), ("read_p99_us", 0.99), ("read_p999_us", 0.999)] {
-                set(name, json!(tally.reads.value_at_quantile(quantile) as f64 / 1e3));
-            }
-        }
+        rates(tally, threads, seconds, &mut set);
         set("expected", json!(tally.expected));
         set("found", json!(tally.found));
         set("verified", json!(tally.verified));
         set("wrong", json!(tally.wrong));
         set("put_bytes", json!(tally.put_bytes));
         set("disk_bytes", json!(disk_bytes(dir)?));
+        self.costs(tally.calls.len(), &mut set);
+        Ok(result)
+    }
+
+    fn costs(&self, operations: u64, set: &mut dyn FnMut(&str, Value)) {
+        let (after, before) = (Counters::now(), self.before);
+        let all_seconds = self.elapsed().as_secs_f64();
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get()) as f64;
+        let own = after.own_seconds - before.own_seconds;
+        let others = after.all_seconds - before.all_seconds - own;
         set("written_bytes", json!(after.written_bytes - before.written_bytes));
         set("handed_bytes", json!(after.handed_bytes - before.handed_bytes));
+        set("read_bytes", json!(after.read_bytes - before.read_bytes));
         set("ops_per_cpu_s", json!((own > 0.0).then(|| operations as f64 / own)));
         set("cpu_us_per_op", json!(own * 1e6 / operations.max(1) as f64));
         set("others_cpu_share", json!((others / (all_seconds * cores)).clamp(0.0, 1.0)));
-        set("peak_memory_bytes", json!(peak_memory_bytes()));
-        Ok(result)
+        set("peak_memory_bytes", json!(peak_memory_bytes().saturating_sub(self.harness_bytes)));
+    }
+}
+
+/// How many operations in how long, and how long the calls among that took; the rest is the harness's.
+fn rates(tally: &Tally, threads: u64, seconds: f64, set: &mut dyn FnMut(&str, Value)) {
+    let operations = tally.calls.len();
+    let thread_seconds = seconds * threads as f64;
+    let call_seconds = tally.calls.mean() * operations as f64 / 1e9;
+    set("operations", json!(operations));
+    set("seconds", json!(seconds));
+    set("ops_per_s", json!(operations as f64 / seconds));
+    set("calls_per_s", json!((call_seconds > 0.0).then(|| (operations * threads) as f64 / call_seconds)));
+    set("mean_us", json!(tally.calls.mean() / 1e3));
+    set("harness_us", json!((thread_seconds - call_seconds).max(0.0) * 1e6 / operations.max(1) as f64));
+    for (name, quantile) in [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999), ("max_us", 1.0)] {
+        set(name, json!(tally.calls.value_at_quantile(quantile) as f64 / 1e3));
+    }
+    if !tally.reads.is_empty() {
+        for (name, quantile) in [("read_p50_us", 0.5), ("read_p99_us", 0.99), ("read_p999_us", 0.999)] {
+            set(name, json!(tally.reads.value_at_quantile(quantile) as f64 / 1e3));
+        }
     }
 }

@@ -21,11 +21,24 @@ pub trait Peer: Send + Sync {
     /// Everything accepted before is on stable storage afterwards.
     fn flush(&self) -> Result<()>;
 
-    /// Waits until the store has nothing more to do by itself.
-    fn settle(&self) -> Result<()>;
+    /// Begins what a store that is left alone would do sooner or later, so that what is in memory is counted as it will
+    /// be stored.
+    fn begin_to_settle(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether the store says that it is at work by itself, where it says so. See `settle`.
+    fn is_busy(&self) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Closes it as its documentation asks for.
     fn close(self: Box<Self>) -> Result<()>;
+
+    /// That it is no store: the driver puts into the buffer what a store would have found.
+    fn is_nothing(&self) -> bool {
+        false
+    }
 
     /// Bytes of memory that its index takes, where the store says so.
     fn index_bytes(&self) -> Option<u64> {

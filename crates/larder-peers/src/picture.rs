@@ -38,7 +38,7 @@ pub fn picture(results: &Results, per: Per) -> String {
         let rates: Vec<_> = peers.iter().map(|peer| results.figures(&workload, peer, figure, None)).collect();
         let most = rates.iter().flatten().copied().fold(0.0, f64::max);
         // A restart has times; they are in the tables.
-        if most == 0.0 || matches!(workload.as_str(), "restart" | "kill" | "failed") {
+        if most == 0.0 || matches!(workload.as_str(), "restart" | "kill" | "ttl" | "failed") {
             continue;
         }
         // A `String` takes whatever is written to it.
@@ -65,7 +65,7 @@ pub fn picture(results: &Results, per: Per) -> String {
 fn bar(body: &mut String, peer: &str, middle: f64, spread: (f64, f64), most: f64, y: f64) {
     let x = |rate: f64| LABEL_WIDTH + rate / most * (WIDTH - LABEL_WIDTH - FIGURE_WIDTH);
     let colour = match peer {
-        "raw" => LIMIT,
+        "raw" | "none" => LIMIT,
         _ if peer.starts_with("larder") => OWN,
         _ => OTHERS,
     };

@@ -21,7 +21,8 @@ pub enum Workload {
     Zipf2,
     /// Read keys that were never put, one thread.
     Miss,
-    /// Four reads to an overwrite by popularity, two threads.
+    /// Four reads to an overwrite by popularity, two threads, until the data was overwritten (`--mixed-data`); then until
+    /// the store has settled.
     Mixed,
     /// Read keys drawn evenly after the page cache was dropped, one thread.
     Cold,
@@ -33,6 +34,9 @@ pub enum Workload {
     Delete,
     /// On a fresh store: most entries expire; see what of the disk comes back, and when.
     Ttl,
+    /// On a fresh store in a group with less memory than data (`--memory-share`): reads of keys drawn evenly, alone and
+    /// beside overwrites at an even pace. Needs to be permitted to make such a group.
+    Limited,
 }
 
 impl Workload {
@@ -63,12 +67,27 @@ pub struct Plan {
     /// What values consist of.
     #[arg(long, value_enum, default_value = "text")]
     pub contents: ContentsKind,
-    /// No workload but load and delete goes on for longer than this.
+    /// No workload but load, delete, mixed and limited goes on for longer than this.
     #[arg(long, default_value_t = 5.0)]
     pub seconds: f64,
     /// Nor for more operations a thread than this.
     #[arg(long, default_value_t = 1_000_000)]
     pub operations: u64,
+    /// `mixed` goes on until so many times the data was overwritten.
+    #[arg(long, default_value_t = 2.0)]
+    pub mixed_data: f64,
+    /// But for no longer than this.
+    #[arg(long, default_value_t = 40.0)]
+    pub mixed_seconds: f64,
+    /// Memory in `limited`, as a share of the keys and values.
+    #[arg(long, default_value_t = 0.25)]
+    pub memory_share: f64,
+    /// `limited` overwrites this share of the entries, at an even pace.
+    #[arg(long, default_value_t = 0.5)]
+    pub busy_data: f64,
+    /// And takes so long for it, if the store can.
+    #[arg(long, default_value_t = 30.0)]
+    pub busy_seconds: f64,
     /// Memory for the stores' own caches.
     #[arg(long, default_value_t = 64)]
     pub cache_mib: usize,
@@ -92,6 +111,12 @@ impl Plan {
         Duration::from_secs_f64(self.seconds)
     }
 
+    /// Overwritten bytes after which `mixed` ends, of a store that holds `logical_bytes`, and the time after which it ends
+    /// all the same.
+    pub fn mixed_goal(&self, logical_bytes: u64) -> (u64, Duration) {
+        ((logical_bytes as f64 * self.mixed_data) as u64, Duration::from_secs_f64(self.mixed_seconds))
+    }
+
     /// The arguments that give this plan again, for a process of its own.
     pub fn arguments(&self) -> Vec<String> {
         let name = |value: Option<clap::builder::PossibleValue>| {
@@ -103,6 +128,11 @@ impl Plan {
             ("--contents", name(self.contents.to_possible_value())),
             ("--seconds", self.seconds.to_string()),
             ("--operations", self.operations.to_string()),
+            ("--mixed-data", self.mixed_data.to_string()),
+            ("--mixed-seconds", self.mixed_seconds.to_string()),
+            ("--memory-share", self.memory_share.to_string()),
+            ("--busy-data", self.busy_data.to_string()),
+            ("--busy-seconds", self.busy_seconds.to_string()),
             ("--cache-mib", self.cache_mib.to_string()),
             ("--exponent", self.exponent.to_string()),
             ("--ttl-seconds", self.ttl_seconds.to_string()),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use crate::limited::remove_group;
 use crate::peer::Kind;
 use crate::plan::{Plan, Workload};
 use crate::stages::{READY, Stage};
@@ -41,6 +42,7 @@ impl Rounds<'_> {
                 let mut tell = |mut result: Map<String, Value>| {
                     result.insert("peer".to_owned(), json!(kind.name));
                     result.insert("round".to_owned(), json!(round));
+                    result.insert("entries".to_owned(), json!(self.plan.entries));
                     tell(&result)
                 };
                 // One that fails is a result too; the others go on.
@@ -61,7 +63,7 @@ impl Rounds<'_> {
 
     fn all_stages(&self, kind: &Kind, tell: &mut dyn FnMut(Map<String, Value>) -> Result<()>) -> Result<()> {
         self.remove(kind)?;
-        if self.workloads.iter().any(|workload| *workload != Workload::Ttl) {
+        if self.workloads.iter().any(|workload| !matches!(workload, Workload::Ttl | Workload::Limited)) {
             self.stage(kind, Stage::Serve, tell)?;
         }
         if self.asked(kind, Workload::Restart) {
@@ -79,6 +81,10 @@ impl Rounds<'_> {
         if self.asked(kind, Workload::Ttl) {
             self.remove(kind)?;
             self.stage(kind, Stage::Ttl, tell)?;
+        }
+        if self.asked(kind, Workload::Limited) {
+            self.remove(kind)?;
+            self.stage(kind, Stage::Limited, tell)?;
         }
         Ok(())
     }
@@ -112,6 +118,7 @@ impl Rounds<'_> {
             }
         }
         let status = child.wait()?;
+        remove_group(child.id());
         if status.success() { Ok(()) } else { Err(Failure(format!("stage {}: {status}", stage.name()))) }
     }
 

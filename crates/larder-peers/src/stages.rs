@@ -5,27 +5,24 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
 use crate::contents::Contents;
-use crate::driver::{ABSENT, Draw, Driver, OVERWRITES_BEFORE_KILL};
-use crate::machine::{disk_bytes, drop_caches};
-use crate::measure::{Stopwatch, Tally};
-use crate::peer::{Kind, Options, Peer, TtlSupport};
+use crate::driver::{Driver, OVERWRITES_BEFORE_KILL};
+use crate::machine::{anonymous_memory_bytes, disk_bytes, resident_memory_bytes};
+use crate::measure::Stopwatch;
+use crate::peer::{Kind, Options, Peer};
 use crate::plan::{Plan, Workload};
+use crate::settle::settle;
 use crate::{Failure, Result};
 
 /// Reads that count as part of a restart.
 const FIRST_READS: u64 = 1000;
 /// Reads that then check what is there.
-const CHECKED_READS: u64 = 20_000;
-/// Of ten entries so many expire.
-const EXPIRING_OF_TEN: u64 = 7;
-/// How long after the time to live the disk is looked at, in parts of the time to live.
-const LOOKS_AFTER: [f64; 3] = [0.25, 1.0, 2.0];
+pub(crate) const CHECKED_READS: u64 = 20_000;
 /// What a stage that wants to be killed says when it has begun.
 pub const READY: &str = "ready";
 
@@ -44,6 +41,8 @@ pub enum Stage {
     Delete,
     /// Time to live, on a fresh store.
     Ttl,
+    /// Less memory than data, on a fresh store.
+    Limited,
 }
 
 impl Stage {
@@ -85,74 +84,17 @@ impl Job<'_> {
             }
             Stage::Delete => self.delete(&contents, tell),
             Stage::Ttl => self.ttl(&contents, tell),
+            Stage::Limited => self.limited(&contents, tell),
         }
     }
 
-    fn open(&self, contents: &Contents, ttl: bool) -> Result<Box<dyn Peer>> {
+    pub(crate) fn open(&self, contents: &Contents, ttl: bool) -> Result<Box<dyn Peer>> {
         let options = Options {
             cache_bytes: self.plan.cache_mib << 20,
             ttl,
             logical_bytes: self.plan.entries * contents.entry_bytes_mean(),
         };
         (self.kind.open)(self.dir, &options)
-    }
-
-    fn serve(&self, contents: &Contents, tell: &mut dyn FnMut(Map<String, Value>)) -> Result<()> {
-        let versions = vec_of(self.plan.entries, ABSENT);
-        let peer = self.open(contents, false)?;
-        let driver = Driver::new(&*peer, contents, self.plan, &versions);
-        let watch = Stopwatch::new();
-        let tally = driver.load(|_| None)?;
-        let accepted = watch.elapsed().as_secs_f64();
-        peer.flush()?;
-        let flushed = watch.elapsed().as_secs_f64();
-        peer.settle()?;
-        let mut result = watch.result("load", &tally, accepted, self.dir)?;
-        result.insert("flushed_s".to_owned(), json!(flushed));
-        result.insert("settled_s".to_owned(), json!(watch.elapsed().as_secs_f64()));
-        let logical_bytes = tally.put_bytes;
-        self.finish(&mut result, &*peer, logical_bytes);
-        tell(result);
-        for workload in self.workloads {
-            let watch = Stopwatch::new();
-            let mut caches = None;
-            let tally = match workload {
-                Workload::Get => driver.read(Draw::Uniform, 1)?,
-                Workload::Get2 => driver.read(Draw::Uniform, 2)?,
-                Workload::Zipf => driver.read(Draw::Zipf, 1)?,
-                Workload::Zipf2 => driver.read(Draw::Zipf, 2)?,
-                Workload::Miss => driver.read(Draw::Missing, 1)?,
-                Workload::Mixed => driver.mixed(2)?,
-                Workload::Cold => {
-                    caches = Some(drop_caches(self.dir, self.plan.caches)?);
-                    driver.read(Draw::Uniform, 1)?
-                }
-                Workload::Load | Workload::Restart | Workload::Kill | Workload::Delete | Workload::Ttl => {
-                    continue;
-                }
-            };
-            // Dropping the caches is no part of it; nor is looking at the disk.
-            let seconds = tally_seconds(&watch, caches.is_some(), &tally);
-            if *workload == Workload::Mixed {
-                peer.flush()?;
-            }
-            let mut result = watch.result(&workload.name(), &tally, seconds, self.dir)?;
-            if let Some(how) = caches {
-                result.insert("caches".to_owned(), json!(how));
-            }
-            self.finish(&mut result, &*peer, logical_bytes);
-            tell(result);
-        }
-        peer.close()?;
-        self.write_versions(&versions)
-    }
-
-    /// What the driver does not know.
-    fn finish(&self, result: &mut Map<String, Value>, peer: &dyn Peer, logical_bytes: u64) {
-        // Of what is in force: values keep their mean length when they are overwritten.
-        result.insert("logical_bytes".to_owned(), json!(logical_bytes));
-        let index = peer.index_bytes().map(|bytes| bytes as f64 / self.plan.entries as f64);
-        result.insert("index_bytes_per_entry".to_owned(), json!(index));
     }
 
     fn restart(
@@ -162,25 +104,34 @@ impl Job<'_> {
         tell: &mut dyn FnMut(Map<String, Value>),
     ) -> Result<()> {
         let versions = self.read_versions()?;
-        let watch = Stopwatch::new();
+        let memory_before = anonymous_memory_bytes();
+        let watch = Stopwatch::new(resident_memory_bytes());
         let peer = self.open(contents, false)?;
         let opened = watch.elapsed().as_secs_f64();
         let mut driver = Driver::new(&*peer, contents, self.plan, &versions);
         if stage == Stage::Revive {
             driver = driver.after_a_kill();
         }
-        let mut tally = driver.sample(FIRST_READS)?;
+        let mut tally = driver.sample(1)?;
+        let first = watch.elapsed().as_secs_f64();
+        tally.add(&driver.sample(FIRST_READS - 1)?);
         let read = watch.elapsed().as_secs_f64();
         let name = if stage == Stage::Revive { Workload::Kill.name() } else { Workload::Restart.name() };
-        let mut result = watch.result(&name, &tally, read, self.dir)?;
+        let mut result = watch.result(&name, &tally, (1, read), self.dir)?;
         tally.add(&driver.sample(CHECKED_READS)?);
+        // What was needed to open is given back by now, what was read is small: the rest is the index.
+        let memory = anonymous_memory_bytes().saturating_sub(memory_before);
+        let per_entry = |bytes: u64| bytes as f64 / self.plan.entries as f64;
         for (name, value) in [
             ("opened_s", json!(opened)),
+            ("first_get_s", json!(first)),
             ("first_reads_s", json!(read)),
             ("expected", json!(tally.expected)),
             ("found", json!(tally.found)),
             ("verified", json!(tally.verified)),
             ("wrong", json!(tally.wrong)),
+            ("index_bytes_per_entry", json!(peer.index_bytes().map(per_entry))),
+            ("memory_bytes_per_entry", json!(per_entry(memory))),
         ] {
             result.insert(name.to_owned(), value);
         }
@@ -193,15 +144,14 @@ impl Job<'_> {
         let before = disk_bytes(self.dir)?;
         let peer = self.open(contents, false)?;
         let driver = Driver::new(&*peer, contents, self.plan, &versions);
-        let watch = Stopwatch::new();
+        let watch = Stopwatch::new(resident_memory_bytes());
         let mut tally = driver.delete(|_| true)?;
         let seconds = watch.elapsed().as_secs_f64();
         peer.flush()?;
-        peer.settle()?;
-        let settled = watch.elapsed().as_secs_f64();
+        let settled = watch.until(settle(&*peer)?.at);
         let deletions = tally.clone();
         tally.add(&driver.sample(FIRST_READS)?);
-        let mut result = watch.result("delete", &deletions, seconds, self.dir)?;
+        let mut result = watch.result("delete", &deletions, (1, seconds), self.dir)?;
         result.insert("found".to_owned(), json!(tally.found));
         result.insert("wrong".to_owned(), json!(tally.wrong));
         result.insert("settled_s".to_owned(), json!(settled));
@@ -211,52 +161,12 @@ impl Job<'_> {
         self.write_versions(&versions)
     }
 
-    /// Seven of ten entries expire. Who has no time to live gets deletions at the moment of expiry.
-    fn ttl(&self, contents: &Contents, tell: &mut dyn FnMut(Map<String, Value>)) -> Result<()> {
-        let versions = vec_of(self.plan.entries, ABSENT);
-        let peer = self.open(contents, true)?;
-        let driver = Driver::new(&*peer, contents, self.plan, &versions);
-        let ttl = Duration::from_secs_f64(self.plan.ttl_seconds);
-        let expires = |id: u64| id % 10 < EXPIRING_OF_TEN;
-        let knows_ttl = self.kind.ttl != TtlSupport::None;
-        let watch = Stopwatch::new();
-        let tally = driver.load(|id| (knows_ttl && expires(id)).then_some(ttl))?;
-        let seconds = watch.elapsed().as_secs_f64();
-        peer.flush()?;
-        let loaded_at = Instant::now();
-        let mut result = watch.result("ttl", &tally, seconds, self.dir)?;
-        result.insert("logical_bytes".to_owned(), json!(tally.put_bytes));
-        thread::sleep(ttl.saturating_sub(loaded_at.elapsed()));
-        if knows_ttl {
-            for id in (0..self.plan.entries).filter(|id| expires(*id)) {
-                versions[id as usize].store(ABSENT, Ordering::Release);
-            }
-        } else {
-            driver.delete(expires)?;
-            peer.flush()?;
-        }
-        let mut disk = vec![json!([0.0, result["disk_bytes"]])];
-        for parts in LOOKS_AFTER {
-            thread::sleep((ttl + ttl.mul_f64(parts)).saturating_sub(loaded_at.elapsed()));
-            disk.push(json!([loaded_at.elapsed().as_secs_f64(), disk_bytes(self.dir)?]));
-        }
-        let seen = driver.sample(CHECKED_READS)?;
-        for (name, value) in [("expected", seen.expected), ("found", seen.found), ("wrong", seen.wrong)] {
-            result.insert(name.to_owned(), json!(value));
-        }
-        result.insert("verified".to_owned(), json!(seen.verified));
-        result.insert("disk_after_s".to_owned(), Value::Array(disk));
-        result.insert("disk_bytes".to_owned(), json!(disk_bytes(self.dir)?));
-        tell(result);
-        peer.close()
-    }
-
     /// Beside the store, not in it.
     fn versions_path(&self) -> PathBuf {
         self.dir.with_extension("versions")
     }
 
-    fn write_versions(&self, versions: &[AtomicU32]) -> Result<()> {
+    pub(crate) fn write_versions(&self, versions: &[AtomicU32]) -> Result<()> {
         let bytes: Vec<u8> =
             versions.iter().flat_map(|version| version.load(Ordering::Acquire).to_le_bytes()).collect();
         Ok(fs::write(self.versions_path(), bytes)?)
@@ -272,14 +182,7 @@ impl Job<'_> {
     }
 }
 
-fn vec_of(count: u64, version: u32) -> Vec<AtomicU32> {
+/// The versions of so many entries.
+pub(crate) fn vec_of(count: u64, version: u32) -> Vec<AtomicU32> {
     (0..count).map(|_| AtomicU32::new(version)).collect()
-}
-
-/// Of a single thread whose start is not that of the watch: what its calls took.
-fn tally_seconds(watch: &Stopwatch, calls_alone: bool, tally: &Tally) -> f64 {
-    if !calls_alone {
-        return watch.elapsed().as_secs_f64();
-    }
-    tally.calls.mean() * tally.calls.len() as f64 / 1e9
 }

@@ -15,9 +15,10 @@ pub struct Results {
 
 /// How a figure is written.
 #[derive(Clone, Copy)]
-enum Form {
+pub(crate) enum Form {
     /// Thousands, with the spread.
     ThousandsSpread,
+    Thousands,
     /// Seconds, with the spread.
     SecondsSpread,
     Seconds,
@@ -35,6 +36,11 @@ enum Form {
 type Column = (&'static str, &'static str, Option<&'static str>, Form);
 
 const RATE: Column = ("k ops/s (spread)", "ops_per_s", None, Form::ThousandsSpread);
+/// What the rate would be if the harness took no time, and the time that it takes.
+const HARNESS: [Column; 2] = [
+    ("k calls/s", "calls_per_s", None, Form::Thousands),
+    ("harness us an op", "harness_us", None, Form::Microseconds),
+];
 const CALLS: [Column; 3] = [
     ("p50 us", "p50_us", None, Form::Microseconds),
     ("p99 us", "p99_us", None, Form::Microseconds),
@@ -51,7 +57,12 @@ const CHECKS: [Column; 3] = [
     ("wrong, all rounds", "wrong", None, Form::Total),
 ];
 const DISK: Column = ("disk / logical", "disk_bytes", Some("logical_bytes"), Form::Ratio);
-const WRITTEN: Column = ("written / put", "written_bytes", Some("put_bytes"), Form::Ratio);
+const WRITTEN: [Column; 2] = [
+    ("written / put", "written_bytes", Some("put_bytes"), Form::Ratio),
+    ("handed over / put", "handed_bytes", Some("put_bytes"), Form::Ratio),
+];
+const READ: Column = ("B read from the disk a get", "read_bytes", Some("operations"), Form::Count);
+const LIMIT: Column = ("memory MiB allowed", "memory_limit_bytes", None, Form::Mebibytes);
 const COSTS: [Column; 3] = [
     ("CPU us an op", "cpu_us_per_op", None, Form::Microseconds),
     ("peak MiB", "peak_memory_bytes", None, Form::Mebibytes),
@@ -61,6 +72,7 @@ const COSTS: [Column; 3] = [
 fn columns(workload: &str) -> Vec<Column> {
     let restart = [
         ("open s", "opened_s", None, Form::SecondsSpread),
+        ("and first get s", "first_get_s", None, Form::SecondsSpread),
         ("and 1000 gets s", "first_reads_s", None, Form::SecondsSpread),
     ];
     let settled = ("settled s", "settled_s", None, Form::Seconds);
@@ -68,16 +80,49 @@ fn columns(workload: &str) -> Vec<Column> {
     let disk_after = ("disk after MiB", "disk_bytes", None, Form::Mebibytes);
     let index = ("index B an entry", "index_bytes_per_entry", None, Form::Microseconds);
     match workload {
-        "load" => {
-            let flushed = ("flushed s", "flushed_s", None, Form::Seconds);
-            [&[RATE][..], &CALLS, &[flushed, settled, DISK, WRITTEN, index], &COSTS].concat()
+        "load" | "limited-load" => {
+            let settling = [
+                ("accepted s", "seconds", None, Form::Seconds),
+                ("flushed s", "flushed_s", None, Form::Seconds),
+                settled,
+                ("k/s until settled", "settled_per_s", None, Form::ThousandsSpread),
+                DISK,
+            ];
+            [&[RATE][..], &HARNESS, &CALLS, &settling, &WRITTEN, &[index], &COSTS].concat()
         }
-        "mixed" => [&[RATE][..], &READS, &CHECKS, &[DISK, WRITTEN], &COSTS].concat(),
+        "mixed" => {
+            let ending = [
+                ("overwritten / data", "overwritten_share", None, Form::Ratio),
+                settled,
+                ("disk max / logical", "disk_bytes_max", Some("logical_bytes"), Form::Ratio),
+                ("disk end / logical", "disk_bytes", Some("logical_bytes"), Form::Ratio),
+            ];
+            [&[RATE][..], &HARNESS, &READS, &ending, &WRITTEN, &CHECKS, &COSTS].concat()
+        }
+        "limited-idle" => [&[RATE, LIMIT][..], &CALLS, &[READ], &CHECKS, &COSTS].concat(),
+        "limited-busy" => {
+            let puts = [
+                ("k puts/s beside", "puts_per_s", None, Form::Thousands),
+                ("put p99 us", "put_p99_us", None, Form::Microseconds),
+                DISK,
+            ];
+            [&[RATE, LIMIT][..], &CALLS, &puts, &CHECKS, &COSTS].concat()
+        }
+        "cold" => [&[RATE][..], &CALLS, &[READ], &CHECKS, &COSTS].concat(),
         "restart" | "kill" => [&restart[..], &CHECKS, &COSTS[1..]].concat(),
         "delete" => [&[RATE, settled, disk_before, disk_after][..], &CHECKS[2..], &COSTS].concat(),
-        "ttl" => [&[RATE, DISK][..], &CHECKS, &COSTS].concat(),
-        "miss" => [&[RATE][..], &CALLS, &CHECKS[2..], &COSTS].concat(),
-        _ => [&[RATE][..], &CALLS, &CHECKS, &COSTS].concat(),
+        "ttl" => {
+            let disk = |name, figure| (name, figure, Some("logical_bytes"), Form::Ratio);
+            let giving_back = [
+                disk("disk before / live", "disk_bytes_before"),
+                disk("TTL/8 after expiry / live", "disk_bytes_soon"),
+                disk("disk end / live", "disk_bytes"),
+                ("back after s", "back_s", None, Form::SecondsSpread),
+            ];
+            [&[RATE][..], &giving_back, &CHECKS, &COSTS].concat()
+        }
+        "miss" => [&[RATE][..], &HARNESS, &CALLS, &CHECKS[2..], &COSTS].concat(),
+        _ => [&[RATE][..], &HARNESS, &CALLS, &CHECKS, &COSTS].concat(),
     }
 }
 
@@ -92,7 +137,7 @@ impl Results {
         let text = |name: &str| result.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let number = |name: &str| result.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN);
         format!(
-            "round {} {:16} {:8} {:9.1} k/s, p99 {:8.1} us, wrong {}, disk {:6.0} MB, others {:3.0} %",
+            "round {} {:16} {:12} {:9.1} k/s, p99 {:8.1} us, wrong {}, disk {:6.0} MB, others {:3.0} %",
             number("round"),
             text("peer"),
             text("workload"),
@@ -177,6 +222,10 @@ impl Results {
             }
         }
         for result in &self.all {
+            if result.get("never_settled").and_then(Value::as_bool) == Some(true) {
+                let name = |of: &str| result.get(of).and_then(Value::as_str).unwrap_or_default();
+                let _ = writeln!(text, "- {} had not settled in the end: {}", name("peer"), name("workload"));
+            }
             if let Some(failure) = result.get("failure").and_then(Value::as_str) {
                 let peer = result.get("peer").and_then(Value::as_str).unwrap_or_default();
                 let _ = writeln!(text, "- {peer} failed in one round: {failure}");
@@ -190,7 +239,8 @@ pub fn median(ascending: &[f64]) -> Option<f64> {
     ascending.get(ascending.len().checked_sub(1)? / 2).copied()
 }
 
-fn cell(ascending: &[f64], form: Form) -> String {
+/// The median, as it is written.
+pub(crate) fn cell(ascending: &[f64], form: Form) -> String {
     let (Some(middle), Some(least), Some(most)) = (median(ascending), ascending.first(), ascending.last())
     else {
         return "-".to_owned();
@@ -200,6 +250,7 @@ fn cell(ascending: &[f64], form: Form) -> String {
     };
     match form {
         Form::ThousandsSpread => spread(middle / 1e3, least / 1e3, most / 1e3),
+        Form::Thousands => digits(middle / 1e3),
         Form::SecondsSpread => spread(middle, *least, *most),
         Form::Seconds | Form::Microseconds => digits(middle),
         Form::Mebibytes => digits(middle / f64::from(1 << 20)),

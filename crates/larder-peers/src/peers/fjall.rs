@@ -1,8 +1,7 @@
 //! fjall: an LSM tree, with or without values in files of their own.
 
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 
@@ -31,8 +30,6 @@ pub const BLOBS: Kind = Kind {
 };
 
 const SEPARATED_BYTES: u32 = 100;
-/// It has settled when nothing has run for so long.
-const QUIET: Duration = Duration::from_secs(1);
 
 struct Fjall {
     store: Database,
@@ -71,17 +68,12 @@ impl Peer for Fjall {
         self.store.persist(PersistMode::SyncAll).map_err(failed)
     }
 
-    fn settle(&self) -> Result<()> {
-        // So that what is in memory is counted as it will be stored, and not as a journal.
-        self.entries.rotate_memtable_and_wait().map_err(failed)?;
-        let mut quiet_since = Instant::now();
-        while quiet_since.elapsed() < QUIET {
-            if self.store.outstanding_flushes() > 0 || self.store.active_compactions() > 0 {
-                quiet_since = Instant::now();
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
-        Ok(())
+    fn begin_to_settle(&self) -> Result<()> {
+        self.entries.rotate_memtable_and_wait().map_err(failed)
+    }
+
+    fn is_busy(&self) -> Result<bool> {
+        Ok(self.store.outstanding_flushes() > 0 || self.store.active_compactions() > 0)
     }
 
     fn close(self: Box<Self>) -> Result<()> {

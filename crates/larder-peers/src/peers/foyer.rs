@@ -92,10 +92,6 @@ impl Peer for Foyer {
         Ok(())
     }
 
-    fn settle(&self) -> Result<()> {
-        self.flush()
-    }
-
     fn close(self: Box<Self>) -> Result<()> {
         self.runtime.block_on(self.store.close()).map_err(failed)
     }

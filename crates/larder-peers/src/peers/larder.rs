@@ -1,8 +1,7 @@
 //! Larder, as it is without being configured, but for the sync each second that no other store here makes.
 
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use larder::{ColdTier, ColdTierConfig, CompactionTask, Durability};
 
@@ -28,9 +27,6 @@ pub const TUNED: Kind = Kind {
     unable: &[],
     open: |dir, options| open(dir, options, true),
 };
-
-/// Automatic maintenance looks twice a second: nothing in four looks is nothing to do.
-const QUIET: Duration = Duration::from_secs(2);
 
 struct Larder {
     store: ColdTier,
@@ -67,19 +63,16 @@ impl Peer for Larder {
         Ok(self.store.flush()?)
     }
 
-    fn settle(&self) -> Result<()> {
+    fn begin_to_settle(&self) -> Result<()> {
         if self.compacts {
             self.store.run(CompactionTask::OptimizeCompression)?;
             self.store.run(CompactionTask::CompactData)?;
         }
-        let mut quiet_since = Instant::now();
-        while quiet_since.elapsed() < QUIET {
-            if self.store.compaction_state().is_compacting() {
-                quiet_since = Instant::now();
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
         Ok(())
+    }
+
+    fn is_busy(&self) -> Result<bool> {
+        Ok(self.store.compaction_state().is_compacting())
     }
 
     fn close(self: Box<Self>) -> Result<()> {

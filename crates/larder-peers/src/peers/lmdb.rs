@@ -82,10 +82,6 @@ impl Peer for Lmdb {
         self.env.force_sync().map_err(failed)
     }
 
-    fn settle(&self) -> Result<()> {
-        self.flush()
-    }
-
     fn close(self: Box<Self>) -> Result<()> {
         self.flush()?;
         let Self { env, .. } = *self;

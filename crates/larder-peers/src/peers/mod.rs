@@ -11,6 +11,7 @@ mod foyer;
 mod larder;
 #[cfg(feature = "lmdb")]
 mod lmdb;
+mod none;
 mod raw;
 #[cfg(feature = "redb")]
 mod redb;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Kind> {
     vec![
         larder::KIND,
         larder::TUNED,
+        none::KIND,
         raw::KIND,
         #[cfg(feature = "fjall")]
         fjall::KIND,
@@ -35,6 +37,10 @@ pub fn all() -> Vec<Kind> {
         rocksdb::KIND,
         #[cfg(feature = "rocksdb")]
         rocksdb::LARGE_BLOCKS,
+        #[cfg(feature = "rocksdb")]
+        rocksdb::DICTIONARIES,
+        #[cfg(feature = "rocksdb")]
+        rocksdb::LARGE_BLOCKS_DICTIONARIES,
         #[cfg(feature = "rocksdb")]
         rocksdb::BLOBS,
         #[cfg(feature = "lmdb")]

@@ -91,10 +91,6 @@ impl Peer for Raw {
         Ok(self.file.sync_data()?)
     }
 
-    fn settle(&self) -> Result<()> {
-        Ok(())
-    }
-
     fn close(self: Box<Self>) -> Result<()> {
         self.flush()
     }

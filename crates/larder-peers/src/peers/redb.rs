@@ -78,10 +78,6 @@ impl Peer for Redb {
         self.batch.flush(|writes| self.commit(writes, Durability::Immediate))
     }
 
-    fn settle(&self) -> Result<()> {
-        self.flush()
-    }
-
     fn close(self: Box<Self>) -> Result<()> {
         self.flush()
     }

@@ -77,10 +77,6 @@ impl Peer for Sled {
         self.with(|store| store.flush().map(drop))
     }
 
-    fn settle(&self) -> Result<()> {
-        self.flush()
-    }
-
     fn close(self: Box<Self>) -> Result<()> {
         self.flush()?;
         HANDLE.set(None);
