@@ -113,6 +113,12 @@ const TURN_NS: f64 = 5e6;
 const RUN_ENTRIES: usize = 16;
 const STILL_POSSIBLE: f64 = 1.5;
 
+/// What costs more than this many times as much as the best when it is tried out, with cold caches, has no turn at all:
+/// its times are those of the trial. And of levels above `HOPELESS_FROM`, which get slower from one to the next, none
+/// is tried behind one that costs so much.
+const NOT_HOPELESS: f64 = 2.0;
+const HOPELESS_FROM: i8 = 1;
+
 /// Where on the way from 0 to 1 of a trial the trainings and first round trips end and the timing begins.
 const TIMING_FROM: f32 = 0.5;
 
@@ -307,7 +313,7 @@ impl MemoryEfficiencyAnalyzer {
     /// Always measured: none, lz4, zstd 1 and the present choices. A class that neither lz4 nor zstd 1 shrinks by an
     /// eighth, and whose entropy is that of random bytes, is left at that; below that entropy a 16 KiB dictionary of
     /// its own at zstd 1 gets a trial, and if that does not save an eighth either, that is all too. The others have
-    /// every level of [`LEVELS`] measured alone, with each dictionary of [`DICTIONARY_BYTES`] trained on all of them
+    /// the levels of [`LEVELS`] measured, up to one that costs twice as much as the best so far: alone, with each dictionary of [`DICTIONARY_BYTES`] trained on all of them
     /// and, if there are several and [`OWN_SAMPLES_MIN`] entries of it, with one trained on the class
     /// ([`Weights::Space`]: [`LEVELS_SPACE`], [`DICTIONARY_BYTES_SPACE`]), and with the present dictionaries.
     ///

@@ -6,9 +6,10 @@ use rustix::time::{ClockId, clock_gettime};
 use super::choice::Present;
 use super::lesson::{in_proportion, split, train_on};
 use super::{
-    AnalysisError, DICTIONARY_BYTES, DICTIONARY_BYTES_SPACE, DictionarySource, ENTROPY_RANDOM_BITS, LEVELS,
-    LEVELS_BRIEF, LEVELS_SPACE, MeasuredCandidate, OWN_SAMPLES_MIN, ROUNDS, RUN_ENTRIES, STILL_POSSIBLE,
-    Sample, Situation, TIMING_FROM, TURN_NS, TURN_PASSES, Weights, entropy_bits, samples_of,
+    AnalysisError, DICTIONARY_BYTES, DICTIONARY_BYTES_SPACE, DictionarySource, ENTROPY_RANDOM_BITS,
+    HOPELESS_FROM, LEVELS, LEVELS_BRIEF, LEVELS_SPACE, MeasuredCandidate, NOT_HOPELESS, OWN_SAMPLES_MIN,
+    ROUNDS, RUN_ENTRIES, STILL_POSSIBLE, Sample, Situation, TIMING_FROM, TURN_NS, TURN_PASSES, Weights,
+    entropy_bits, samples_of,
 };
 use crate::cache::tier::cold::classes::{CLASSES, class_of};
 use crate::cache::tier::cold::compression::{
@@ -232,14 +233,29 @@ impl<'a, 'call> Trial<'a, 'call> {
             for &parameters in present {
                 self.try_present(group, parameters)?;
             }
-            for &level in self.levels {
-                self.try_alone(group, Codec::Zstd(level))?;
-                for &slot in &slots {
-                    self.try_current(group, slot, level)?;
-                }
-                for &dictionary in &trained {
-                    self.try_trained(group, dictionary, level)?;
-                }
+            let mut sources = vec![DictionarySource::None];
+            sources.extend(slots.iter().map(|&slot| DictionarySource::Current(slot)));
+            sources.extend(trained.into_iter().flatten().map(DictionarySource::Trained));
+            for source in sources {
+                self.try_levels(group, source)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every level with one dictionary, from the lowest on; a level that looks hopeless is the last: the next takes longer
+    /// still, and saves a few percent more at best.
+    fn try_levels(&mut self, group: usize, source: DictionarySource) -> Result<(), AnalysisError> {
+        for &level in self.levels {
+            self.try_out(group, Codec::Zstd(level), source)?;
+            let best = self.measured_on(group).map(|at| self.cost_in(group, at)).fold(f64::MAX, f64::min);
+            let is_this = |contender: &Contender| {
+                contender.choice.codec == Codec::Zstd(level) && contender.source == source
+            };
+            let at = self.contenders.iter().position(is_this);
+            let looks_hopeless = |at: usize| self.cost_in(group, at) > best * NOT_HOPELESS;
+            if level > HOPELESS_FROM && at.is_some_and(looks_hopeless) {
+                break;
             }
         }
         Ok(())
@@ -310,10 +326,6 @@ impl<'a, 'call> Trial<'a, 'call> {
         }
     }
 
-    fn try_current(&mut self, group: usize, slot: u8, level: i8) -> Result<bool, AnalysisError> {
-        self.try_out(group, Codec::Zstd(level), DictionarySource::Current(slot))
-    }
-
     fn try_present(
         &mut self,
         group: usize,
@@ -350,10 +362,9 @@ impl<'a, 'call> Trial<'a, 'call> {
             return Ok(saves_enough(measured.stored_bytes, raw_bytes));
         }
         self.step()?;
-        let holdout = &self.groups[group].holdout;
-        let stored_bytes = self.contenders[at].round_trip(holdout)?;
-        let best_ns = vec![(f64::MAX, f64::MAX); holdout.len().div_ceil(RUN_ENTRIES)];
-        self.contenders[at].measured[group] = Some(Measured { stored_bytes, best_ns });
+        let measured = self.contenders[at].round_trip(&self.groups[group].holdout)?;
+        let stored_bytes = measured.stored_bytes;
+        self.contenders[at].measured[group] = Some(measured);
         Ok(saves_enough(stored_bytes, raw_bytes))
     }
 
@@ -375,12 +386,10 @@ impl<'a, 'call> Trial<'a, 'call> {
         Dictionary::new(1, bytes, level).map(Some)
     }
 
-    /// Times all candidates, turn and turn about; after the first round those that may still be chosen.
+    /// Times the candidates, turn and turn about: first those that did not look hopeless when they were tried out, then
+    /// those that may still be chosen.
     pub(super) fn time(&mut self) -> Result<(), AnalysisError> {
-        let mut turns: Vec<(usize, usize)> = Vec::new();
-        for group in 0..self.groups.len() {
-            turns.extend(self.measured_on(group).map(|at| (group, at)));
-        }
+        let mut turns = self.within(NOT_HOPELESS);
         let rounds = if self.brief { 1 } else { ROUNDS };
         for round in 0..rounds {
             for (done, &(group, at)) in turns.iter().enumerate() {
@@ -401,7 +410,7 @@ impl<'a, 'call> Trial<'a, 'call> {
                 }
             }
             if round == 0 {
-                turns = self.still_possible();
+                turns = self.within(STILL_POSSIBLE);
             }
         }
         Ok(())
@@ -411,17 +420,20 @@ impl<'a, 'call> Trial<'a, 'call> {
         (0..self.contenders.len()).filter(move |&at| self.contenders[at].measured[group].is_some())
     }
 
-    /// Of each group, the candidates near the best.
-    fn still_possible(&self) -> Vec<(usize, usize)> {
+    /// Of each group, the candidates that cost at most so many times as much as the best.
+    fn within(&self, times: f64) -> Vec<(usize, usize)> {
         let mut turns = Vec::new();
         for group in 0..self.groups.len() {
-            let cost =
-                |at: usize| self.price(&self.contenders[at], &[group], Scope::Common).candidate.cost_ns;
-            let best = self.measured_on(group).map(cost).fold(f64::MAX, f64::min);
-            let near = self.measured_on(group).filter(|&at| cost(at) <= best * STILL_POSSIBLE);
+            let best = self.measured_on(group).map(|at| self.cost_in(group, at)).fold(f64::MAX, f64::min);
+            let near = self.measured_on(group).filter(|&at| self.cost_in(group, at) <= best * times);
             turns.extend(near.map(|at| (group, at)));
         }
         turns
+    }
+
+    /// What a candidate costs in a group, as far as is known.
+    fn cost_in(&self, group: usize, at: usize) -> f64 {
+        self.price(&self.contenders[at], &[group], Scope::Common).candidate.cost_ns
     }
 
     /// Every candidate there is for a scope, priced, cheapest first.
@@ -521,21 +533,30 @@ impl Contender {
         Ok(out)
     }
 
-    /// Stores and reads every entry, compares every byte and counts the stored ones.
-    fn round_trip(&self, holdout: &[&Sample]) -> Result<usize, AnalysisError> {
-        let mut stored_bytes = 0;
-        for sample in holdout {
-            let raw_len = sample.raw.len();
-            let mut stored = self.store(sample, false);
-            stored_bytes += stored.stored.len() - FRAME_ROOM;
-            let source = match self.read(&mut stored, raw_len) {
-                Ok(out) if out == sample.raw => continue,
-                Ok(_) => None,
-                Err(error) => Some(error),
-            };
-            return Err(AnalysisError::RoundTrip { choice: self.choice, raw_len, source });
+    /// Stores and reads every entry, compares every byte and counts the stored ones. The times it takes are a first
+    /// impression.
+    fn round_trip(&self, holdout: &[&Sample]) -> Result<Measured, AnalysisError> {
+        let mut measured = Measured { stored_bytes: 0, best_ns: Vec::new() };
+        for run in holdout.chunks(RUN_ENTRIES) {
+            let mut spent = (0.0, 0.0);
+            for sample in run {
+                let raw_len = sample.raw.len();
+                let started = cpu_ns();
+                let mut stored = self.store(sample, false);
+                let between = cpu_ns();
+                let read = self.read(&mut stored, raw_len);
+                spent = (spent.0 + between - started, spent.1 + cpu_ns() - between);
+                measured.stored_bytes += stored.stored.len() - FRAME_ROOM;
+                let source = match read {
+                    Ok(out) if out == sample.raw => continue,
+                    Ok(_) => None,
+                    Err(error) => Some(error),
+                };
+                return Err(AnalysisError::RoundTrip { choice: self.choice, raw_len, source });
+            }
+            measured.best_ns.push(spent);
         }
-        Ok(stored_bytes)
+        Ok(measured)
     }
 
     /// One timed pass.

@@ -4,12 +4,12 @@
 
 use std::error::Error as _;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::compaction_system::CompactionSystem;
-use super::compaction_system::policy::{Due, Garbage, Pulse, Trigger, choose_task};
+use super::compaction_system::policy::{Due, Garbage, Pulse, Trigger, choose_task, wants_quiet};
 use super::message::{TaskRequest, ToWriter};
 use super::report::{CompactionReport, CompactionTask, TaskReport};
 use super::serialization::edit::ManifestState;
@@ -23,6 +23,8 @@ use crate::io::Disk;
 
 /// Outdated segments measured at one look: some 5 ms each.
 const MEASURED_AT_ONCE: usize = 16;
+/// Time between two looks at whether anybody uses the store, while there is something to do for when nobody does.
+const QUIET_LOOK: Duration = Duration::from_millis(100);
 /// While the store is used, tuning by itself takes one part in this many of the time at most.
 const TUNING_SHARE: u32 = 10;
 
@@ -33,6 +35,8 @@ pub(super) struct CompactionWorker {
     tuned_at_bytes: u64,
     /// A brief tuning has run; the thorough one is still to come.
     is_provisional: bool,
+    /// There is something to do once nobody uses the store.
+    awaits_quiet: bool,
     /// No tuning by itself before, unless nobody uses the store.
     tuning_rests_until: Instant,
     /// Highest sequence number when the index was saved last.
@@ -57,6 +61,7 @@ impl CompactionWorker {
             requests,
             tuned_at_bytes: 0,
             is_provisional: false,
+            awaits_quiet: false,
             tuning_rests_until: Instant::now(),
             saved_at_sequence: state.snapshots.last().map_or(0, |snapshot| snapshot.covers),
             stuck_share: 0.0,
@@ -71,7 +76,7 @@ impl CompactionWorker {
         self.system.find_reserve(shared);
         self.system.keep_reserve(shared);
         loop {
-            let request = self.requests.recv_timeout(shared.config.maintenance_interval);
+            let request = self.requests.recv_timeout(self.until_next_look(shared));
             shared.state.take_request();
             match request {
                 Ok(TaskRequest::Run { task, reply }) => {
@@ -106,6 +111,12 @@ impl CompactionWorker {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
+    }
+
+    /// What waits for the store to be left alone is looked after more often than what has a time of its own.
+    fn until_next_look<D: Disk, C: Clock>(&self, shared: &Shared<D, C>) -> Duration {
+        let interval = shared.config.maintenance_interval;
+        if self.awaits_quiet { interval.min(QUIET_LOOK) } else { interval }
     }
 
     fn run_task<D: Disk, C: Clock>(
@@ -257,6 +268,7 @@ impl CompactionWorker {
             is_after_cleanup: self.is_after_cleanup,
             stuck_share: self.stuck_share,
         };
+        self.awaits_quiet = wants_quiet(&accounts, &pulse);
         choose_task(&accounts, &pulse)
     }
 

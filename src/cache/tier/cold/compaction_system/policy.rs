@@ -522,6 +522,11 @@ fn wants_merger(accounts: &[AccountView], circumstances: &Circumstances) -> bool
     accounts.iter().filter(|account| circumstances.is_mergeable(account)).count() >= SMALL_SEGMENTS_DUE
 }
 
+/// Whether there is something to do as soon as nobody uses the store.
+pub(in crate::cache::tier::cold) fn wants_quiet(accounts: &[AccountView], pulse: &Pulse) -> bool {
+    !pulse.circumstances.is_idle && (pulse.is_provisional || wants_renewal(accounts, &pulse.circumstances))
+}
+
 fn choose_other(pulse: &Pulse) -> Option<Due> {
     let changed = |ratio: f64| pulse.raw_bytes_since_tuning as f64 > ratio * pulse.live_raw_bytes as f64;
     let wanted = |ratio: f64| changed(ratio) || pulse.is_provisional;
