@@ -72,15 +72,20 @@ fn the_report_holds_the_whole_table_and_the_reason() {
     assert!(codecs.contains(&Codec::None) && codecs.contains(&Codec::Lz4), "{codecs:?}");
     let levels = codecs.iter().filter(|codec| matches!(codec, Codec::Zstd(_)));
     assert!(levels.count() >= 3, "{codecs:?}");
+    // Behind a level that costs twice the best there is none.
+    let mut in_both_ways = 0;
     for codec in codecs.iter().filter(|codec| matches!(codec, Codec::Zstd(_))) {
         let of = |has_dictionary: bool| {
             table.iter().find(|candidate| {
                 candidate.choice.codec == *codec && (candidate.choice.dictionary_bytes > 0) == has_dictionary
             })
         };
-        let (alone, with) = (of(false).expect("each level alone"), of(true).expect("and with a dictionary"));
-        assert!(with.ratio > alone.ratio, "{alone:?} {with:?}");
+        if let (Some(alone), Some(with)) = (of(false), of(true)) {
+            assert!(with.ratio > alone.ratio, "{alone:?} {with:?}");
+            in_both_ways += 1;
+        }
     }
+    assert!(in_both_ways >= 3, "levels alone and with a dictionary: {table:?}");
     for candidate in table {
         assert!(
             candidate.ratio >= 1.0 && candidate.compress_ns > 0.0 && candidate.decompress_ns > 0.0,

@@ -6,8 +6,10 @@
 //! - M: the same reads, and overwrites at a share of the sustained rate, in a store that does not maintain itself:
 //!   what the writer costs
 //! - C: the same with maintenance
+//! - K: the reads of B beside three threads that take as much processor time as C took beyond B, and touch no store: what
+//!   the scheduler does to a reader on so busy a machine
 //!
-//! B, M and C take turns, so that what the machine does besides falls on all of them; medians of the turns count.
+//! B, M, C and K take turns, so that what the machine does besides falls on all of them; medians of the turns count.
 
 pub mod report;
 mod streams;
@@ -19,9 +21,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use larder::{Codec, ColdTier, ColdTierConfig, CompactionTask, Compression, Maintenance};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
-use self::streams::{Records, Times, flood, reads, writes};
+use self::streams::{Records, Times, flood, reads, spin, writes};
 use crate::{Failure, Result};
 
 /// Gauges are read this often.
@@ -64,6 +67,9 @@ pub struct PaceOptions {
     pub unmaintained: bool,
 }
 
+/// Threads of the control that keep the processors busy: those that write to a store are three too, the caller's and its own.
+const SPINNERS: usize = 3;
+
 /// What was seen of the store in a phase.
 #[derive(Clone, Debug, Default)]
 struct Gauges {
@@ -84,6 +90,8 @@ struct Phase {
     reads: Times,
     writes: Option<Times>,
     gauges: Gauges,
+    /// Processor seconds a second, of the whole process.
+    processors: f64,
 }
 
 /// The sustained write rate, and how it was reached.
@@ -116,20 +124,26 @@ pub fn pace(dir: &Path, options: &PaceOptions) -> Result<Value> {
     };
     let writes_a_second = options.write_share * sustained.rate / records.raw_bytes() as f64;
     let (mut idle, mut unmaintained, mut maintained) = (Vec::new(), Vec::new(), Vec::new());
+    let mut control = Vec::new();
     for turn in 0..options.turns as u64 {
         rest(&store)?;
-        idle.push(run(&store, &records, options, 3 * turn, None)?);
+        let alone = run(&store, &records, options, 4 * turn, None)?;
         if let Some(manual) = &manual {
-            unmaintained.push(run(manual, &records, options, 3 * turn + 1, Some(writes_a_second))?);
+            unmaintained.push(run(manual, &records, options, 4 * turn + 1, Some(writes_a_second))?);
             manual.flush()?;
         }
-        maintained.push(run(&store, &records, options, 3 * turn + 2, Some(writes_a_second))?);
+        let busy = run(&store, &records, options, 4 * turn + 2, Some(writes_a_second))?;
+        rest(&store)?;
+        let share = (busy.processors - alone.processors).max(0.0) / SPINNERS as f64;
+        control.push(beside_spinners(&store, &records, options, 4 * turn + 3, share)?);
+        idle.push(alone);
+        maintained.push(busy);
     }
     if let Some(manual) = manual {
         manual.close()?;
     }
     store.close()?;
-    Ok(told(options, &records, &sustained, &idle, &unmaintained, &maintained))
+    Ok(told(options, &records, &sustained, [&idle, &unmaintained, &maintained, &control]))
 }
 
 fn open(dir: &Path, options: &PaceOptions, maintenance: Maintenance) -> Result<ColdTier> {
@@ -228,6 +242,7 @@ fn run(
     }
     let stop = AtomicBool::new(false);
     let (closer, closed) = bounded::<()>(0);
+    let (before, started) = (process_seconds(), Instant::now());
     thread::scope(|scope| {
         let panicked = || Failure("a stream panicked".to_owned());
         let watcher = scope.spawn(|| watch(store, &closed));
@@ -237,22 +252,46 @@ fn run(
             scope.spawn(move || writes(store, records, seed ^ 0xA5A5, a_second, stop))
         });
         thread::sleep(options.phase);
+        let processors = (process_seconds() - before) / started.elapsed().as_secs_f64();
         stop.store(true, Ordering::Relaxed);
         drop(closer);
         let gauges = watcher.join().map_err(|_| panicked())?;
         let reads = reader.join().map_err(|_| panicked())??;
         let writes = writer.map(|writer| writer.join().map_err(|_| panicked())?).transpose()?;
-        Ok(Phase { reads, writes, gauges })
+        Ok(Phase { reads, writes, gauges, processors })
     })
+}
+
+/// The reads of a phase beside threads that each keep a processor busy for such a share of the time.
+fn beside_spinners(
+    store: &ColdTier,
+    records: &Records,
+    options: &PaceOptions,
+    seed: u64,
+    share: f64,
+) -> Result<Phase> {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..SPINNERS {
+            scope.spawn(|| spin(share, &stop));
+        }
+        let phase = run(store, records, options, seed, None);
+        stop.store(true, Ordering::Relaxed);
+        phase
+    })
+}
+
+/// Processor time of this process so far.
+fn process_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 fn told(
     options: &PaceOptions,
     records: &Records,
     sustained: &Sustained,
-    idle: &[Phase],
-    unmaintained: &[Phase],
-    maintained: &[Phase],
+    [idle, unmaintained, maintained, control]: [&[Phase]; 4],
 ) -> Value {
     let high = options.dead_ratio_max + (1.0 - options.dead_ratio_max) * HIGH_TRIGGER_SHARE;
     let garbage_max = maintained.iter().map(|phase| maximum(&phase.gauges.garbage)).fold(0.0, f64::max);
@@ -266,7 +305,10 @@ fn told(
         let base = median_of(idle);
         json!({
             "idle_us": base, "unmaintained_us": median_of(unmaintained), "maintained_us": median_of(maintained),
+            "control_us": median_of(control),
             "writer_ratio": median_of(unmaintained) / base, "ratio": median_of(maintained) / base,
+            "collector_ratio": median_of(maintained) / median_of(unmaintained),
+            "control_ratio": median_of(maintained) / median_of(control),
         })
     };
     let table = |of: fn(&Times) -> &hdrhistogram::Histogram<u64>| {
@@ -277,7 +319,7 @@ fn told(
     let (due, call) = (table(|times| &times.due), table(|times| &times.call));
     let within = |table: &Value, name: &str| table[name]["ratio"].as_f64().is_some_and(|it| it <= RATIO_MAX);
     let wrong: u64 =
-        [idle, unmaintained, maintained].into_iter().flatten().map(|phase| phase.reads.wrong).sum();
+        [idle, unmaintained, maintained, control].into_iter().flatten().map(|phase| phase.reads.wrong).sum();
     json!({
         "entries": options.entries, "value_bytes": records.value_bytes, "reads_a_second": options.reads,
         "phase_seconds": options.phase.as_secs_f64(), "turns": options.turns,
@@ -296,12 +338,13 @@ fn told(
         "idle": idle.iter().map(phase_told).collect::<Vec<_>>(),
         "unmaintained": unmaintained.iter().map(phase_told).collect::<Vec<_>>(),
         "maintained": maintained.iter().map(phase_told).collect::<Vec<_>>(),
+        "control": control.iter().map(phase_told).collect::<Vec<_>>(),
     })
 }
 
 fn phase_told(phase: &Phase) -> Value {
     json!({
-        "gauges": gauges_told(&phase.gauges),
+        "gauges": gauges_told(&phase.gauges), "processors": phase.processors,
         "reads_due": times_told(&phase.reads.due), "reads_call": times_told(&phase.reads.call),
         "writes_due": phase.writes.as_ref().map(|times| times_told(&times.due)),
         "writes_call": phase.writes.as_ref().map(|times| times_told(&times.call)),

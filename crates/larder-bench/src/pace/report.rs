@@ -15,21 +15,32 @@ fn ratio(value: &Value) -> String {
 pub fn table(told: &Value) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["get, us", "idle", "writes, unmaintained", "maintained", "writer x", "all x"]);
+    table.set_header([
+        "get, us",
+        "idle",
+        "busy threads, no store",
+        "writes, unmaintained",
+        "maintained",
+        "all / idle",
+        "all / unmaintained",
+        "all / busy",
+    ]);
     for (name, reads) in [("from due", &told["reads_due"]), ("call", &told["reads_call"])] {
         for quantile in ["p50", "p99", "p999", "max"] {
             let row = &reads[quantile];
             table.add_row([
                 format!("{name} {quantile}"),
                 us(&row["idle_us"]),
+                us(&row["control_us"]),
                 us(&row["unmaintained_us"]),
                 us(&row["maintained_us"]),
-                ratio(&row["writer_ratio"]),
                 ratio(&row["ratio"]),
+                ratio(&row["collector_ratio"]),
+                ratio(&row["control_ratio"]),
             ]);
         }
     }
-    for column in 1..6 {
+    for column in 1..8 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }

@@ -19,6 +19,8 @@ const LONGEST_NS: u64 = 60_000_000_000;
 /// Writes come in bursts this far apart: a thread that slept before each of 200,000 a second would measure the
 /// scheduler.
 const WRITE_BURST: Duration = Duration::from_micros(500);
+/// Length of a spinner's turn and rest together.
+const SPIN_PERIOD: Duration = Duration::from_millis(1);
 /// Bytes that values are cut from.
 const TEXT_BYTES: usize = 4 << 20;
 /// Number and version of the key before a value's text.
@@ -203,6 +205,18 @@ pub fn writes(
         Ok(true)
     })?;
     Ok(times)
+}
+
+/// Keeps a processor busy for a share of each millisecond, and touches nothing.
+pub fn spin(share: f64, stop: &AtomicBool) {
+    let share = share.clamp(0.0, 1.0);
+    while !stop.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        while began.elapsed() < SPIN_PERIOD.mul_f64(share) {
+            std::hint::spin_loop();
+        }
+        std::thread::sleep(SPIN_PERIOD.mul_f64(1.0 - share));
+    }
 }
 
 /// Overwrites as fast as the store accepts, counting in `accepted`.

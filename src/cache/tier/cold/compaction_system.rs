@@ -332,15 +332,17 @@ impl CompactionSystem {
         Ok(report)
     }
 
-    /// Checks every sealed segment's footer against the live index, then saves the index.
+    /// Checks every sealed segment's footer against the live index, then saves the index. By itself it only saves it:
+    /// that is for a short restart, and comes often; the check reads every footer and finds what is not to be expected.
     pub(super) fn rebuild_index_file<D: Disk, C: Clock>(
         &mut self,
         shared: &Shared<D, C>,
+        trigger: Trigger,
     ) -> Result<RebuildReport> {
         let started = Instant::now();
         let mut report = RebuildReport::default();
-        let accounts: Vec<AccountView> =
-            shared.slab.accounts().into_iter().filter(|account| account.sealed).collect();
+        let mut accounts = shared.slab.accounts();
+        accounts.retain(|account| account.sealed && trigger == Trigger::Requested);
         let mut done = 0;
         for batch in accounts.chunks(REBUILD_SEGMENTS) {
             self.check_stop(shared)?;

@@ -174,7 +174,7 @@ impl CompactionWorker {
             }
             CompactionTask::RebuildIndex => {
                 let sequence = shared.processed_sequence.load(Ordering::SeqCst);
-                let report = system.rebuild_index_file(shared);
+                let report = system.rebuild_index_file(shared, trigger);
                 if report.is_ok() {
                     self.saved_at_sequence = sequence;
                 }
