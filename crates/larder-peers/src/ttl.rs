@@ -21,8 +21,9 @@ const WATCHED: f64 = 2.0;
 /// When what it was is said, in times to live.
 const SOON: f64 = 0.125;
 const DISK_EVERY: Duration = Duration::from_millis(50);
-/// The space is back when the disk is this close to what it is in the end.
+/// The space is back when the disk is this close to what it is in the end; if that is less than this of what it was.
 const BACK: f64 = 1.05;
+const GIVEN_BACK: f64 = 0.95;
 
 /// Seconds since the last expiry, and bytes of the disk.
 type Disk = Vec<(f64, u64)>;
@@ -43,7 +44,8 @@ impl Job<'_> {
         let expired_at = Instant::now() + ttl;
         peer.flush()?;
         let mut result = watch.result("ttl", &tally, (1, seconds), self.dir)?;
-        result.insert("disk_bytes_before".to_owned(), json!(disk_bytes(self.dir)?));
+        let before = disk_bytes(self.dir)?;
+        result.insert("disk_bytes_before".to_owned(), json!(before));
         thread::sleep(expired_at.saturating_duration_since(Instant::now()));
         if knows_ttl {
             for id in (0..self.plan.entries).filter(|id| expires(*id)) {
@@ -53,7 +55,7 @@ impl Job<'_> {
             driver.delete(expires)?;
             peer.flush()?;
         }
-        said_of(&self.disk_since(expired_at, ttl.mul_f64(WATCHED))?, ttl, &mut result);
+        said_of(&self.disk_since(expired_at, ttl.mul_f64(WATCHED))?, before, ttl, &mut result);
         result.insert("logical_bytes".to_owned(), json!(driver.logical_bytes()));
         let seen = driver.sample(CHECKED_READS)?;
         for (name, value) in [("expected", seen.expected), ("found", seen.found), ("wrong", seen.wrong)] {
@@ -77,10 +79,11 @@ impl Job<'_> {
     }
 }
 
-fn said_of(disk: &Disk, ttl: Duration, result: &mut Map<String, Value>) {
+fn said_of(disk: &Disk, before: u64, ttl: Duration, result: &mut Map<String, Value>) {
     let end = disk.last().map_or(0, |(_, bytes)| *bytes);
     let soon = disk.iter().find(|(seconds, _)| *seconds >= ttl.as_secs_f64() * SOON);
     let back = disk.iter().find(|(_, bytes)| *bytes as f64 <= end as f64 * BACK);
+    let back = back.filter(|_| (end as f64) < before as f64 * GIVEN_BACK);
     result.insert("disk_bytes".to_owned(), json!(end));
     result.insert("disk_bytes_soon".to_owned(), json!(soon.map(|(_, bytes)| bytes)));
     result.insert("back_s".to_owned(), json!(back.map(|(seconds, _)| seconds)));
