@@ -1,6 +1,7 @@
 //! Codecs, dictionaries and the choice between them: what is stored comes back, damage never passes for a value, and
 //! the analyzer finds what the data calls for.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use larder::Codec;
@@ -481,17 +482,17 @@ fn equal_seeds_measure_equal_ratios_and_train_equal_dictionaries() {
     let samples = json_samples(0..300);
     let (one, other) = (analyze(&samples, situation()), analyze(&samples, situation()));
     assert_eq!(one.trained, other.trained);
-    let ratios = |analysis: &Analysis| {
-        let mut ratios: Vec<_> = analysis
-            .common
-            .candidates
-            .iter()
-            .map(|measured| (measured.candidate.choice.to_string(), measured.candidate.ratio.to_bits()))
-            .collect();
-        ratios.sort();
-        ratios
+    let ratios = |analysis: &Analysis| -> BTreeMap<String, u64> {
+        let measured = analysis.common.candidates.iter().map(|measured| &measured.candidate);
+        measured.map(|candidate| (candidate.choice.to_string(), candidate.ratio.to_bits())).collect()
     };
-    assert_eq!(ratios(&one), ratios(&other));
+    let (one, other) = (ratios(&one), ratios(&other));
+    // Which of the slow ones are left out depends on the clock; what both measured is the same.
+    let both = one.keys().filter(|choice| other.contains_key(*choice));
+    assert!(both.clone().count() >= 10, "{one:?} {other:?}");
+    for choice in both {
+        assert_eq!(one[choice], other[choice], "{choice}");
+    }
 }
 
 #[test]
