@@ -526,7 +526,7 @@ fn a_new_store_is_tuned_by_a_brief_look_long_before_the_first_regular_one() {
         cold.insert(&key(n), &json(n, 1)).unwrap();
     }
     assert!(comes_about(|| cold.compression().codec != Codec::Lz4), "tuned by itself");
-    assert_eq!(cold.compression().dictionary_bytes, 16 << 10, "{}", cold.compression());
+    assert!(cold.compression().dictionary_bytes > 0, "{}", cold.compression());
     assert!(comes_about(|| cold.explain().unwrap().is_some()));
     let report = cold.explain().unwrap().unwrap();
     assert!(report.common.reason.starts_with("a first, brief look"), "{}", report.common.reason);

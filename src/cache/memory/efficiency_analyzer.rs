@@ -73,8 +73,8 @@ pub const LEVELS: [i8; 5] = [-1, 1, 3, 6, 9];
 /// records of 976 bytes); without one it takes twice the time for nothing. 16 and 19 take ten times as long for 2 %.
 pub const LEVELS_SPACE: [i8; 6] = [-1, 1, 3, 6, 9, 12];
 
-/// And in a [`brief`](MemoryEfficiencyAnalyzer::brief) analysis, with the first of [`DICTIONARY_BYTES`] alone: on all data
-/// measured one of these is the cheapest, or costs under a tenth more.
+/// And in a [`brief`](MemoryEfficiencyAnalyzer::brief) analysis: with balanced
+/// weights one of these levels, or none, is the cheapest on all data of `docs/TUNING.md`.
 pub const LEVELS_BRIEF: [i8; 2] = [1, 3];
 
 /// Sizes of the dictionaries trained, in bytes. 16 KiB pays already with 200 live entries. Above 64 KiB the dictionary
@@ -302,7 +302,7 @@ impl MemoryEfficiencyAnalyzer {
     }
 
     /// The same, in a fraction of the time: for a store that has hardly begun, so that little is written before there
-    /// is any choice. [`LEVELS_BRIEF`], one dictionary for all classes, each candidate timed once.
+    /// is any choice. [`LEVELS_BRIEF`], no dictionaries of single classes, each candidate timed once.
     pub fn brief(self) -> Self {
         Self { brief: true, ..self }
     }
@@ -313,9 +313,10 @@ impl MemoryEfficiencyAnalyzer {
     /// Always measured: none, lz4, zstd 1 and the present choices. A class that neither lz4 nor zstd 1 shrinks by an
     /// eighth, and whose entropy is that of random bytes, is left at that; below that entropy a 16 KiB dictionary of
     /// its own at zstd 1 gets a trial, and if that does not save an eighth either, that is all too. The others have
-    /// the levels of [`LEVELS`] measured, up to one that costs twice as much as the best so far: alone, with each dictionary of [`DICTIONARY_BYTES`] trained on all of them
-    /// and, if there are several and [`OWN_SAMPLES_MIN`] entries of it, with one trained on the class
-    /// ([`Weights::Space`]: [`LEVELS_SPACE`], [`DICTIONARY_BYTES_SPACE`]), and with the present dictionaries.
+    /// the levels of [`LEVELS`] measured, up to one that costs twice as much as the best so far: alone, with each
+    /// dictionary of [`DICTIONARY_BYTES`] trained on all of them and, if there are several and [`OWN_SAMPLES_MIN`] entries
+    /// of it, with one trained on the class ([`Weights::Space`]: [`LEVELS_SPACE`], [`DICTIONARY_BYTES_SPACE`]), and with
+    /// the present dictionaries.
     ///
     /// What would change a settled choice is put to the test once more, with other entries held out and dictionaries
     /// trained anew: only what wins twice changes anything.

@@ -115,7 +115,7 @@ impl<'a, 'call> Trial<'a, 'call> {
             groups.push(group(0));
         }
         let (levels, dictionary_bytes): (&[i8], &[usize]) = match weights {
-            _ if brief => (&LEVELS_BRIEF, &DICTIONARY_BYTES[..1]),
+            _ if brief => (&LEVELS_BRIEF, &DICTIONARY_BYTES),
             Weights::Space => (&LEVELS_SPACE, &DICTIONARY_BYTES_SPACE),
             Weights::Speed | Weights::Balanced => (&LEVELS, &DICTIONARY_BYTES),
         };

@@ -26,6 +26,10 @@ use crate::config::{Codec, Compression};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Disk;
 
+/// A store that has hardly begun is taken for one of so many times its entries: a dictionary's own bytes, spread over the few
+/// there are, would speak for a small one, and all that follows would have to be stored anew for a larger one's sake.
+const BRIEF_GROWTH: u64 = 100;
+
 /// What a tuning has decided, while it is put into force.
 struct Applied {
     before: ParametersInForce,
@@ -43,9 +47,10 @@ impl CompactionSystem {
         sampled: &Sampled,
     ) -> Result<Analysis> {
         let parameters = shared.parameters_in_force();
+        let growth = if sampled.is_brief { BRIEF_GROWTH } else { 1 };
         let situation = Situation {
             read_share: read_share(shared),
-            class_entries: sampled.entries,
+            class_entries: sampled.entries.map(|entries| entries * growth),
             common: parameters.common,
             classes: parameters.classes,
             dictionaries: &shared.dictionaries,
