@@ -15,7 +15,7 @@ root, tree = os.getcwd(), f"{copy}/tree"
 # that stands still for a while is no hang.
 STEPS = [
     ("it", ["--test-threads", "4", "--exact"], {}, 120),
-    ("model", [], {}, 600),
+    ("model", [], {"LARDER_MODEL_RUNS": "50"}, 600),
     ("crash", ["power", "damage", "faults", "clock"], {"LARDER_CRASH_PERCENT": "1"}, 600),
 ]
 # So many of the tests of `it` are tried at once, the quickest first; then as many again and more.
@@ -220,6 +220,9 @@ def failure(made, args, env, quiet_seconds):
 
 def try_all(program):
     """Runs each test of `it` by itself: seconds, and the mutants whose functions it comes through."""
+    kept, made_at = f"{copy}/tests.json", os.stat(program).st_mtime
+    if os.path.exists(kept) and (known := json.loads(read(kept)))["made_at"] == made_at:
+        return known["tests"]
     listed = subprocess.run([program, "--list", "--format", "terse"], cwd=tree, stdout=subprocess.PIPE, text=True, check=True)
     # `tidy` reads the source, and would see the change itself.
     names = [line[: -len(": test")] for line in listed.stdout.splitlines() if line.endswith(": test")]
@@ -237,32 +240,40 @@ def try_all(program):
         tried = list(pool.map(try_one, names))
     if failing := [name for name, failed, _, _ in tried if failed is not None]:
         sys.exit(f"tests fail without any change: {failing}")
-    return sorted(((seconds, name, numbers) for name, _, seconds, numbers in tried), key=lambda test: test[0])
+    tests = sorted([seconds, name, sorted(numbers)] for name, _, seconds, numbers in tried)
+    write(kept, json.dumps({"made_at": made_at, "tests": tests}))
+    return tests
 
 
-def judge(number, programs, tests):
-    """What becomes of a mutant, and which test tells; `tests` are those of `it` that may see it, in order."""
-    for test, args, env, quiet_seconds in STEPS:
-        if test not in programs:
-            programs[test] = program(test)
-            # A test that fails without any change tells nothing.
-            if number is not None and test != "it" and (failed := failure(programs[test], args, env, quiet_seconds)):
-                sys.exit(f"{test} fails without any change: {failed}")
-        batches, size = [[]], FIRST_TESTS
-        if test == "it":
-            batches, at = [], 0
-            while at < len(tests):
-                batches.append(tests[at : at + size])
-                at, size = at + size, 2 * size
-        for batch in batches:
-            of = {"LARDER_MUTANT": str(number)}
-            failed = failure(programs[test], [*args, *batch], env | of, quiet_seconds)
-            if failed is not None:
-                return ("hung" if failed == "hangs" else "caught"), f"{test}: {failed}"
-    return "survived", ""
+def passes_unchanged(test):
+    """The program of a test, if a run without any change passes."""
+    made = program(test)
+    _, args, env, quiet_seconds = next(step for step in STEPS if step[0] == test)
+    if failed := failure(made, args, env, quiet_seconds):
+        sys.exit(f"{test} fails without any change: {failed}")
+    return made
+
+
+def judge(mutant, step, made, tests):
+    """Tries one step on a mutant; `tests` are those of `it`, in order."""
+    (test, args, env, quiet_seconds), started = step, time.time()
+    batches, size = [[]], FIRST_TESTS
+    if test == "it":
+        batches, at = [], 0
+        while at < len(tests):
+            batches.append(tests[at : at + size])
+            at, size = at + size, 2 * size
+    outcome, by = ("survived" if step is STEPS[-1] else "open"), test
+    for batch in batches:
+        failed = failure(made, [*args, *batch], env | {"LARDER_MUTANT": str(mutant["number"])}, quiet_seconds)
+        if failed is not None:
+            outcome, by = ("hung" if failed == "hangs" else "caught"), f"{test}: {failed}"
+            break
+    note(mutant, outcome, by, started)
 
 
 def note(mutant, outcome, by, started):
+    """Adds a line to the log. An open mutant has passed the test named, and the next one is still to be tried."""
     line = {"name": mutant["name"], "outcome": outcome, "by": by, "seconds": round(time.time() - started, 1)}
     done[mutant["name"]] = line
     with open(log, "a") as out:
@@ -274,6 +285,14 @@ def viable():
     return sum(line["outcome"] != "unviable" for line in done.values())
 
 
+def is_open(mutant, step):
+    line = done.get(mutant["name"])
+    before = STEPS[STEPS.index(step) - 1][0] if step is not STEPS[0] else None
+    return before is None and (line is None or again and line["outcome"] == "survived") or (
+        line is not None and line["outcome"] == "open" and line["by"] == before)
+
+
+again = count == "again"
 mutants = sorted(json.loads(read(f"{copy}/mutants.json")), key=lambda mutant: mutant["name"])
 random.Random(int(seed)).shuffle(mutants)
 for number, mutant in enumerate(mutants):
@@ -290,14 +309,12 @@ for file in filter(os.path.isfile, listed.stdout.decode().split("\0")):
         os.makedirs(os.path.dirname(f"{tree}/{file}"), exist_ok=True)
         shutil.copyfile(file, f"{tree}/{file}")
 
-# Drawn in order until enough of them compile.
-drawn = [m for m in mutants if done.get(m["name"], {}).get("outcome") == "survived"] if count == "again" else []
-together, alone = [], []
-if count == "again":
-    together, alone, _ = sort_out(drawn)
-else:
+# Those that a run before has left open, or let pass; then in order, until enough of them compile.
+kept = [m for m in mutants if done.get(m["name"], {}).get("outcome") in (("survived", "open") if again else ("open",))]
+together, alone, _ = sort_out(kept) if kept else ([], [], [])
+if not again:
     left = iter([mutant for mutant in mutants if mutant["name"] not in done])
-    while (missing := int(count) - viable() - len(together) - len(alone)) > 0:
+    while (missing := int(count) - viable() - len(together) - len(alone) + len(kept)) > 0:
         more = [mutant for _, mutant in zip(range(missing), left)]
         if not more:
             break
@@ -309,18 +326,21 @@ say(f"{len(mutants)} mutants; to try: {len(together)} built together, {len(alone
 
 if together or alone:
     put(together)
-    started, programs = time.time(), {"it": program("it")}
+    started, made = time.time(), program("it")
     built = time.time()
-    tests = try_all(programs["it"])
+    tests = try_all(made)
     say(f"built in {built - started:.0f} s; {len(tests)} tests pass in {time.time() - built:.0f} s")
-for mutant in together:
-    started = time.time()
-    may_see = [name for _, name, numbers in tests if mutant["number"] in numbers]
-    note(mutant, *judge(mutant["number"], programs, may_see), started)
+for step in STEPS:
+    test = step[0]
+    to_do = [mutant for mutant in together if is_open(mutant, step)]
+    made = passes_unchanged(test) if to_do and test != "it" else made if to_do else None
+    for mutant in to_do:
+        judge(mutant, step, made, [name for _, name, numbers in tests if mutant["number"] in numbers])
 for mutant in alone:
-    started = time.time()
     put(alone=mutant)
-    note(mutant, *judge(None, {}, [name for _, name, _ in tests]), started)
+    for step in STEPS:
+        if is_open(mutant, step):
+            judge(mutant, step, program(step[0]), [name for _, name, _ in tests])
 
 outcomes = collections.Counter(line["outcome"] for line in done.values())
 caught = outcomes["caught"] + outcomes["hung"]
@@ -330,5 +350,5 @@ for line in done.values():
 print(json.dumps({
     "seed": int(seed), "mutants": len(mutants), "viable": viable(), "caught": caught,
     "percent": round(100 * caught / max(viable(), 1), 1), "hung": outcomes["hung"],
-    "by": collections.Counter(line["by"].split(":")[0] for line in done.values() if line["by"]),
+    "by": collections.Counter(line["by"].split(":")[0] for line in done.values() if line["outcome"] in ("caught", "hung")),
     "survived": outcomes["survived"], "unviable": outcomes["unviable"]}))

@@ -16,4 +16,5 @@ cargo mutants --version > /dev/null || { echo "no cargo-mutants: cargo install c
 copy="${COPY:-$CARGO_TARGET_DIR/mutants}"
 mkdir -p "$copy/tree"
 cargo mutants --list --json -f 'src/cache/tier/cold/**' > "$copy/mutants.json"
-CARGO_PROFILE_DEV_DEBUG=0 exec python3 tests/mutants.py "$copy" "$count" "$seed" "$log"
+# A build of its own: cargo takes a copy of the tree for the tree.
+CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR="$copy/target" exec python3 tests/mutants.py "$copy" "$count" "$seed" "$log"
