@@ -472,3 +472,21 @@ fn an_automatic_compaction_starts_by_itself_once_enough_is_dead() {
     assert!(cold.stats().bytes_reclaimed > 0);
     expect_exactly(&cold, &model, "after an automatic compaction");
 }
+
+#[test]
+fn garbage_in_a_segment_that_is_being_written_is_given_back_by_itself() {
+    let dir = scratch();
+    let automatic = config(dir.path())
+        .segment_bytes(4 << 20)
+        .maintenance(Maintenance::Automatic)
+        .maintenance_interval(Duration::from_millis(5));
+    let (cold, mut model) = (open_on(automatic, OsDisk), Model::new());
+    // All in one active segment, a quarter of it in use; three quarters garbage.
+    for n in 0..2000 {
+        put(&cold, &mut model, key(n % 500), noise(n.into(), 1000));
+    }
+    cold.flush().unwrap();
+    // Up to an eighth of a segment may stay.
+    wait_until("the garbage is given back", || cold.stats().dead_bytes < 600_000);
+    expect_exactly(&cold, &model, "after what ran by itself");
+}

@@ -306,3 +306,25 @@ fn a_store_that_cannot_be_opened_for_a_refused_call_opens_once_it_works() {
     }
     assert!(refused >= 10, "{refused}");
 }
+
+/// The next damage could meet the other copy: what is known of both is written anew while one of them can be read.
+#[test]
+fn a_manifest_of_which_one_copy_is_damaged_is_written_anew_by_the_next_start() {
+    let dir = scratch();
+    let manifests = || names(dir.path(), |name| name.starts_with("MANIFEST"));
+    let (cold, mut model) = (open(dir.path()), Model::new());
+    put(&cold, &mut model, b"key".to_vec(), b"value".to_vec());
+    cold.close().unwrap();
+    let sound = manifests();
+    open(dir.path()).close().unwrap();
+    assert_eq!(manifests(), sound, "a sound manifest is gone on with");
+    let mut image = read_image(dir.path());
+    // Behind the header, the first copy of the first edit: the whole state.
+    image.get_mut(&sound[0]).unwrap()[4096 + 100] ^= 1;
+    write_image(dir.path(), &image);
+    let cold = open(dir.path());
+    expect_exactly(&cold, &model, "with one copy damaged");
+    cold.close().unwrap();
+    assert_ne!(manifests(), sound, "the damaged manifest is still in use");
+    expect_exactly(&open(dir.path()), &model, "once more");
+}

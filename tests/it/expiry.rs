@@ -574,3 +574,16 @@ fn removing_an_expired_entry_changes_nothing_that_can_be_seen() {
     cold.close().unwrap();
     gone(&reopen_at(dir.path(), START_MS + 1000));
 }
+
+#[test]
+fn a_flush_makes_the_time_durable_even_if_nobody_has_met_what_expired() {
+    let dir = scratch();
+    let cold = open(dir.path());
+    cold.insert_with_ttl(b"short", b"value", Duration::from_millis(1000)).unwrap();
+    cold.flush().unwrap();
+    cold.clock().advance(2000);
+    cold.flush().unwrap();
+    cold.abandon();
+    let cold = reopen_at(dir.path(), START_MS);
+    expect_absent(&cold, [&b"short".to_vec()], "with the wall clock set back");
+}

@@ -478,3 +478,17 @@ fn a_dictionary_file_is_laid_out_as_documented() {
     assert_eq!(decode_dictionary(&file, id, content.len()).unwrap(), (content.clone(), false));
     assert!(decode_dictionary(&file, id + 1, content.len()).is_err(), "another dictionary");
 }
+
+#[test]
+fn a_summary_names_the_dictionaries_that_its_records_need_and_no_others() {
+    for slots in [&[][..], &[1], &[63], &[64], &[127, 128], &[1, 2, 63, 64, 65, 191, 192, 255]] {
+        let mut summary = golden_summary();
+        summary.dictionaries = [0; 4];
+        for slot in slots {
+            summary.dictionaries[usize::from(slot / 64)] |= 1 << (slot % 64);
+        }
+        assert_eq!(summary.dictionary_slots(), slots);
+        let asked: Vec<u8> = (0..=255).filter(|slot| summary.uses_dictionary(*slot)).collect();
+        assert_eq!(asked, slots);
+    }
+}

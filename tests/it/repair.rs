@@ -269,3 +269,40 @@ fn a_manifest_that_has_lost_a_compaction_deletes_nothing_and_brings_nothing_back
     expect_saved(&saved, &model, 0);
     assert!(report.doubtful_saved > 0, "{report:?}");
 }
+
+/// R4, with a snapshot: what the deletion kept away was in it, and the only bytes that say so are damaged twice over.
+#[test]
+fn a_deletion_lost_with_record_and_footer_behind_the_snapshot_does_not_come_undone() {
+    let dir = scratch();
+    let (cold, mut model) = (open(dir.path()), Model::new());
+    put(&cold, &mut model, b"deleted".to_vec(), b"value".to_vec());
+    // Enough to seal the segment of the value, and then that of the deletion.
+    for n in 0..200 {
+        put(&cold, &mut model, key(n), noise(n.into(), 600));
+    }
+    rebuild(&cold);
+    remove(&cold, &mut model, b"deleted");
+    for n in 200..400 {
+        put(&cold, &mut model, key(n), noise(n.into(), 600));
+    }
+    cold.flush().unwrap();
+    cold.abandon();
+    let mut image = read_image(dir.path());
+    let place = |bytes: &Vec<u8>| bytes.windows(7).position(|window| window == b"deleted");
+    let holds = image.iter().filter(|(name, _)| is_segment(name));
+    let (name, at) = holds.filter_map(|(name, bytes)| Some((name.clone(), place(bytes)?))).last().unwrap();
+    let bytes = image.get_mut(&name).unwrap();
+    assert!(!bytes.windows(5).any(|window| window == b"value"), "this is not the deletion's segment");
+    let last = bytes.len() - 1;
+    (bytes[at], bytes[last]) = (bytes[at] ^ 1, bytes[last] ^ 1);
+    write_image(dir.path(), &image);
+    for start in 0..2 {
+        let cold = open(dir.path());
+        assert_eq!(cold.get(b"deleted").unwrap(), None, "start {start}");
+        for entry in cold.iter().map(|entry| entry.unwrap()) {
+            assert!(model.get(&entry.key[..]).is_some_and(|value| *value == entry.value), "start {start}");
+        }
+        assert!(cold.len() > 100, "{} entries: what is newer than the deletion is kept", cold.len());
+        cold.abandon();
+    }
+}

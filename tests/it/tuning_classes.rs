@@ -38,6 +38,23 @@ fn fill(cold: &ColdTier<OsDisk, ManualClock>, model: &mut Model) {
     cold.flush().unwrap();
 }
 
+#[test]
+fn entries_and_bytes_of_each_class_are_estimated_near_the_truth() {
+    let dir = scratch();
+    let cold = open_on(tuned(dir.path()), OsDisk);
+    let mut model = Model::new();
+    fill(&cold, &mut model);
+    let report = tune(&cold);
+    for (number, class) in report.classes.iter().enumerate() {
+        let lens = model.iter().map(|(key, value)| key.len() + value.len());
+        let lens: Vec<usize> = lens.filter(|len| class_of(*len) == number).collect();
+        let is_near = |told: u64, truth: usize| told.abs_diff(truth as u64) * 4 <= truth as u64;
+        assert!(is_near(class.entries, lens.len()), "{} entries of {}", class.entries, lens.len());
+        let bytes = lens.iter().sum();
+        assert!(is_near(class.raw_bytes, bytes), "{} bytes of {bytes}", class.raw_bytes);
+    }
+}
+
 fn bytes_stored(
     cold: &ColdTier<OsDisk, ManualClock>,
     entries: impl Iterator<Item = (Vec<u8>, Vec<u8>)>,
