@@ -56,10 +56,10 @@ pub use io::{Disk, DiskFile, OsDisk};
 pub mod internals {
     pub use crate::cache::memory::efficiency_analyzer;
     pub use crate::cache::tier::cold::{
-        classes, compression, core, dictionary, gate, inspect_shared_on, metadata_index, report,
+        classes, compression, core, dictionary, frontier, gate, inspect_shared_on, metadata_index, report,
         serialization,
     };
     /// What `tests/handover` models; in such builds alone.
     #[cfg(larder_model)]
-    pub use crate::cache::tier::cold::{frontier, hand_over, in_flight};
+    pub use crate::cache::tier::cold::{hand_over, in_flight};
 }

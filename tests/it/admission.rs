@@ -201,3 +201,26 @@ fn at_a_full_disk_wait_waits_and_goes_on_when_there_is_room() {
     assert!(cold.contains_key(&key(8999)).unwrap());
     assert!(cold.stats().evicted > 2000 && du(dir.path()) <= CAPACITY);
 }
+
+#[test]
+fn the_frequency_gate_forgets_what_was_offered_once_long_ago() {
+    let dir = scratch();
+    let config = config(dir.path()).capacity_bytes(CAPACITY).admission(Admission::Frequency);
+    let cold = open_on(config, OsDisk);
+    for n in 0..10_000 {
+        cold.insert(&key(n), &noise(n.into(), 900)).unwrap();
+    }
+    let old = |n: u32| format!("old {n}").into_bytes();
+    for n in 0..200 {
+        cold.insert(&old(n), b"once").unwrap();
+    }
+    // Each of the two filters learns 65,536 keys and is emptied when the other one is full.
+    for n in 0..3 * 65_536u32 {
+        cold.insert(&n.to_le_bytes(), b"other").unwrap();
+    }
+    for n in 0..200 {
+        cold.insert(&old(n), b"again").unwrap();
+    }
+    let let_in = (0..200).filter(|n| cold.contains_key(&old(*n)).unwrap()).count();
+    assert!(let_in <= 40, "{let_in} of 200 were taken for known");
+}

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use larder::internals::frontier::Frontier;
+use larder::internals::metadata_index::EntryId;
 use larder::{ColdTier, ColdTierConfig, CompactionTask, Maintenance, ManualClock, OsDisk, TaskReport, Ttl};
 
 pub fn config(dir: &std::path::Path) -> ColdTierConfig {
@@ -110,4 +112,18 @@ fn the_bytes_told_of_the_index_are_about_those_of_its_entries() {
     // Slots of 12 bytes, in 16,384 tables that are far from full with three entries each.
     let grown = cold.stats().index_bytes - empty;
     assert!((50_000 * 12..50_000 * 100).contains(&grown), "{grown} bytes more for 50,000 entries");
+}
+
+#[test]
+fn numbers_that_arrive_out_of_order_are_caught_up_with_and_a_late_one_of_its_key_is_stale() {
+    let id = |key: u64| EntryId::of(key.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let mut frontier = Frontier::new(10);
+    assert!(frontier.arrive(12, id(1)) && frontier.arrive(11, id(2)) && frontier.arrive(14, id(3)));
+    assert_eq!(frontier.next(), 10, "10 is still to come");
+    assert!(!frontier.arrive(10, id(1)), "a newer one of its key was there before");
+    assert_eq!(frontier.next(), 13, "those that came early count as soon as the gap is closed");
+    assert!(frontier.arrive(13, id(4)));
+    assert_eq!(frontier.next(), 15);
+    assert!(frontier.arrive(15, id(3)), "what has arrived in order is older");
+    assert_eq!(frontier.next(), 16);
 }
