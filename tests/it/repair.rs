@@ -290,7 +290,8 @@ fn a_deletion_lost_with_record_and_footer_behind_the_snapshot_does_not_come_undo
     let mut image = read_image(dir.path());
     let place = |bytes: &Vec<u8>| bytes.windows(7).position(|window| window == b"deleted");
     let holds = image.iter().filter(|(name, _)| is_segment(name));
-    let (name, at) = holds.filter_map(|(name, bytes)| Some((name.clone(), place(bytes)?))).last().unwrap();
+    let (name, at) =
+        holds.filter_map(|(name, bytes)| Some((name.clone(), place(bytes)?))).next_back().unwrap();
     let bytes = image.get_mut(&name).unwrap();
     assert!(!bytes.windows(5).any(|window| window == b"value"), "this is not the deletion's segment");
     let last = bytes.len() - 1;
