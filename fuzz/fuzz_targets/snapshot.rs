@@ -20,8 +20,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(partitions) = decode_chunk(&chunk, 4) else { return };
     let index = MetadataIndex::default();
     for (number, slots) in partitions.iter().enumerate() {
-        let Some(taken) = index.load_partition(number as u16, slots, |entry| entry) else { return };
-        assert_eq!(taken as usize, slots.len());
+        let Some(()) = index.load_partition(number as u16, slots, |_| true) else { return };
         assert!(index.packed_partition(number as u16) == *slots, "the slots are not those that were loaded");
     }
 });

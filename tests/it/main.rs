@@ -20,6 +20,7 @@ mod formats_damage; // round trips, and damage that never passes for content
 mod formats_kept; // what the format costs, and the store kept of version 1
 mod full_disk; // what is lost, what stands, and how space comes back
 mod groups; // what dies together lies together
+mod large_openings; // openings that are spread over threads
 mod life; // what one caller sees: insert, get, remove, expiry, the tasks, reopening
 mod looking; // from outside, closed or in use: nothing changed, nothing mistaken for damage
 mod regressions; // bugs that were found, each with the sequence that showed it

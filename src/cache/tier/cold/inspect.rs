@@ -207,8 +207,8 @@ fn verify_what_can_be_rebuilt(
         report.damaged.push(Damage { file, offset: 0, problem });
     };
     for snapshot in &loaded.state.snapshots {
-        let (segments, index) = (HashMap::new(), MetadataIndex::default());
-        let whole = load_snapshot(disk, dir, loaded.state.store_id, snapshot, &segments, &index);
+        let (segments, mut index) = (HashMap::new(), MetadataIndex::default());
+        let whole = load_snapshot(disk, dir, loaded.state.store_id, snapshot, &segments, &mut index);
         if let Err(problem) = whole {
             damage(&names::snapshot(dir, snapshot.id), problem);
         }

@@ -11,17 +11,19 @@
 //! Invariant X1: an entry exists for a hash exactly while its latest record is a value, or a shadow that some kept
 //! snapshot does not cover yet.
 
+mod partition;
+
 use std::hash::{BuildHasher, Hasher};
+
+use partition::{Packed, Partition, Slot};
 
 use super::serialization::snapshot::{CHUNKS, PACKED_SLOT_BYTES};
 use crate::sync::ConcurrentMap;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 const PARTITION_BITS: u32 = 14;
 const TAG_BITS: u32 = 46;
 const SLOT_BITS: u32 = 18;
-const OFFSET_UNIT: u32 = 4;
-const HITS_SHIFT: u32 = 5;
 /// Reads of an entry that are told apart.
 pub const HITS_MAX: u8 = 7;
 const SHARDS: usize = 256;
@@ -50,7 +52,8 @@ impl EntryId {
         self.0
     }
 
-    fn partition(self) -> u16 {
+    /// The partition that it is in.
+    pub fn partition(self) -> u16 {
         (self.0 >> TAG_BITS) as u16
     }
 
@@ -76,6 +79,18 @@ impl SizeClass {
     /// A shadow: a deletion, or an expired value that has to be remembered.
     pub const SHADOW: Self = Self(0);
     const LARGEST: u8 = 31;
+    /// How many there are.
+    pub const COUNT: usize = 32;
+
+    /// The classes of values, from the smallest on.
+    pub fn values() -> impl Iterator<Item = Self> {
+        (1..=Self::LARGEST).map(Self)
+    }
+
+    /// Its number, from 0 (shadows) on.
+    pub fn number(self) -> usize {
+        usize::from(self.0 & Self::LARGEST)
+    }
 
     /// The class of a record of this many bytes.
     pub fn of(record_bytes: usize) -> Self {
@@ -122,207 +137,6 @@ impl IndexEntry {
     }
 }
 
-/// `tag 46 | slot 18` and `offset/4 24 | hits 3 | size 5`. All zero = empty: no record lies at offset 0.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Packed {
-    high: u32,
-    low: u32,
-    place: u32,
-}
-
-impl Packed {
-    fn new(tag: u64, entry: IndexEntry) -> Self {
-        debug_assert!(entry.location.slot < SLOT_LIMIT && entry.location.offset.is_multiple_of(OFFSET_UNIT));
-        let word = tag << SLOT_BITS | u64::from(entry.location.slot);
-        let place = (entry.location.offset / OFFSET_UNIT) << 8 | u32::from(entry.size.0);
-        Self { high: (word >> 32) as u32, low: word as u32, place }
-    }
-
-    fn is_empty(self) -> bool {
-        self.place == 0
-    }
-
-    fn hits(self) -> u8 {
-        (self.place >> HITS_SHIFT) as u8 & HITS_MAX
-    }
-
-    fn with_hits(self, hits: u8) -> Self {
-        let others = self.place & !(u32::from(HITS_MAX) << HITS_SHIFT);
-        Self { place: others | u32::from(hits.min(HITS_MAX)) << HITS_SHIFT, ..self }
-    }
-
-    fn word(self) -> u64 {
-        u64::from(self.high) << 32 | u64::from(self.low)
-    }
-
-    fn tag(self) -> u64 {
-        self.word() >> SLOT_BITS
-    }
-
-    fn entry(self) -> IndexEntry {
-        IndexEntry {
-            location: Location {
-                slot: self.word() as u32 & (SLOT_LIMIT - 1),
-                offset: (self.place >> 8) * OFFSET_UNIT,
-            },
-            size: SizeClass(self.place as u8 & 31),
-        }
-    }
-
-    fn to_bytes(self) -> [u8; PACKED_SLOT_BYTES] {
-        let mut bytes = [0; PACKED_SLOT_BYTES];
-        bytes[..8].copy_from_slice(&self.word().to_le_bytes());
-        bytes[8..].copy_from_slice(&self.place.to_le_bytes());
-        bytes
-    }
-
-    fn from_bytes(bytes: &[u8; PACKED_SLOT_BYTES]) -> Self {
-        let word = u64::from_le_bytes(*bytes.first_chunk().expect("eight of twelve bytes"));
-        let place = u32::from_le_bytes(*bytes.last_chunk().expect("four of twelve bytes"));
-        Self { high: (word >> 32) as u32, low: word as u32, place }
-    }
-}
-
-/// A place for a packed entry. Its hits are counted by readers, who hold the partition's lock for reading only.
-#[derive(Default)]
-struct Slot {
-    high: u32,
-    low: u32,
-    place: AtomicU32,
-}
-
-impl Slot {
-    fn load(&self) -> Packed {
-        Packed { high: self.high, low: self.low, place: self.place.load(Ordering::Relaxed) }
-    }
-
-    fn store(&mut self, packed: Packed) {
-        *self = Self { high: packed.high, low: packed.low, place: AtomicU32::new(packed.place) };
-    }
-
-    /// Counts a read; true unless they are all counted already.
-    fn hit(&self) -> bool {
-        let place = self.load();
-        let hit = place.with_hits(place.hits() + 1).place;
-        // A reader that came in between has counted for both.
-        place.hits() < HITS_MAX
-            && self.place.compare_exchange(place.place, hit, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-    }
-}
-
-/// One packed table: slots in the order of their tags, each at or behind its home.
-#[derive(Default)]
-struct Partition {
-    slots: Vec<Slot>,
-    /// Homes; the few slots behind them take what the last homes overflow.
-    homes: u32,
-    used: u32,
-}
-
-/// Slots behind the homes: a long run of the last tags may need a dozen, a small table must not pay for them.
-const fn overflow_slots(homes: u32) -> u32 {
-    let wanted = 3 + homes / 32;
-    if wanted < 12 { wanted } else { 12 }
-}
-
-impl Partition {
-    fn home(&self, tag: u64) -> usize {
-        (((tag >> (TAG_BITS - 32)) * u64::from(self.homes)) >> 32) as usize
-    }
-
-    /// Where the tag is, or where it would have to be inserted.
-    fn find(&self, tag: u64) -> Result<usize, usize> {
-        if self.homes == 0 {
-            return Err(0);
-        }
-        let mut at = self.home(tag);
-        while let Some(packed) = self.slots.get(at).map(Slot::load) {
-            if packed.is_empty() || packed.tag() > tag {
-                break;
-            }
-            if packed.tag() == tag {
-                return Ok(at);
-            }
-            at += 1;
-        }
-        Err(at)
-    }
-
-    fn insert(&mut self, tag: u64, packed: Packed) {
-        // At most 9/10 full: about five slots looked at for a hit or a miss.
-        if (self.used + 1) * 10 > self.homes * 9 {
-            self.grow();
-        }
-        loop {
-            let at = self.find(tag).expect_err("the caller has looked");
-            let behind = &self.slots[at.min(self.slots.len())..];
-            let hole = behind.iter().position(|slot| slot.load().is_empty());
-            if let Some(hole) = hole {
-                self.slots[at..=at + hole].rotate_right(1);
-                self.slots[at].store(packed);
-                self.used += 1;
-                return;
-            }
-            self.grow();
-        }
-    }
-
-    fn remove(&mut self, mut at: usize) {
-        // Pull back what follows, as long as it is not at its home already.
-        while let Some(next) = self.slots.get(at + 1).map(Slot::load) {
-            if next.is_empty() || self.home(next.tag()) == at + 1 {
-                break;
-            }
-            self.slots[at].store(next);
-            at += 1;
-        }
-        self.slots[at].store(Packed::default());
-        self.used -= 1;
-        if self.used * 4 < self.homes {
-            self.shrink();
-        }
-    }
-
-    /// Gives memory back once three quarters are empty.
-    fn shrink(&mut self) {
-        if self.used == 0 {
-            *self = Self::default();
-            return;
-        }
-        let entries: Vec<Packed> = self.iter().collect();
-        // Twice what is needed, so that the next few inserts and removes change nothing.
-        self.place_all(&entries, self.used * 2);
-    }
-
-    fn grow(&mut self) {
-        let mut homes = (self.homes + self.homes / 8).max(self.homes + 4);
-        let entries: Vec<Packed> = self.iter().collect();
-        while !self.place_all(&entries, homes) {
-            homes += homes / 8 + 1;
-        }
-    }
-
-    /// Lays sorted entries out anew; false if the last ones do not fit.
-    fn place_all(&mut self, entries: &[Packed], homes: u32) -> bool {
-        let len = (homes + overflow_slots(homes)) as usize;
-        let slots = (0..len).map(|_| Slot::default()).collect();
-        let mut table = Self { slots, homes, used: entries.len() as u32 };
-        let mut next = 0;
-        for packed in entries {
-            let at = table.home(packed.tag()).max(next);
-            let Some(slot) = table.slots.get_mut(at) else { return false };
-            slot.store(*packed);
-            next = at + 1;
-        }
-        *self = table;
-        true
-    }
-
-    fn iter(&self) -> impl Iterator<Item = Packed> {
-        self.slots.iter().map(Slot::load).filter(|packed| !packed.is_empty())
-    }
-}
-
 /// Spreads partition numbers over shards and buckets (Fibonacci hashing).
 #[derive(Clone, Copy, Default)]
 struct Spread;
@@ -362,15 +176,21 @@ pub struct MetadataIndex {
 
 impl Default for MetadataIndex {
     fn default() -> Self {
-        Self {
-            partitions: ConcurrentMap::with_capacity_and_hasher_and_shard_amount(0, Spread, SHARDS),
-            values: AtomicU64::new(0),
-            shadows: AtomicU64::new(0),
-        }
+        Self::with_room_for(0)
     }
 }
 
 impl MetadataIndex {
+    /// An empty index. If so many entries will have use for every partition, the map is made for all of them now.
+    pub fn with_room_for(entries: u64) -> Self {
+        let partitions = if entries > 4 * PARTITIONS as u64 { PARTITIONS } else { 0 };
+        Self {
+            partitions: ConcurrentMap::with_capacity_and_hasher_and_shard_amount(partitions, Spread, SHARDS),
+            values: AtomicU64::new(0),
+            shadows: AtomicU64::new(0),
+        }
+    }
+
     /// The entry of a hash.
     pub fn get(&self, id: EntryId) -> Option<IndexEntry> {
         let partition = self.partitions.get(&id.partition())?;
@@ -511,34 +331,72 @@ impl MetadataIndex {
         partition.iter().map(Packed::to_bytes).collect()
     }
 
-    /// Fills a partition from a snapshot; `place` says where each entry is now. Returns the entries taken.
+    /// Fills a partition from a snapshot; `stands` says whether an entry's segment is still there. If not, the entry gets
+    /// the slot [`NOWHERE`].
     ///
-    /// Slots are taken as they come: the snapshot's checksum has vouched for them. Out of order, they are refused.
+    /// Slots are taken as they come: the snapshot's checksum has vouched for them. Out of order, they are refused, and
+    /// `None` is returned.
     pub fn load_partition(
         &self,
         number: u16,
         slots: &[[u8; PACKED_SLOT_BYTES]],
-        mut place: impl FnMut(IndexEntry) -> IndexEntry,
-    ) -> Option<u64> {
-        let mut entries: Vec<Packed> = Vec::with_capacity(slots.len());
-        for packed in slots.iter().map(Packed::from_bytes) {
-            if packed.is_empty() || entries.last().is_some_and(|last| last.tag() >= packed.tag()) {
-                return None;
+        mut stands: impl FnMut(IndexEntry) -> bool,
+    ) -> Option<()> {
+        let mut sound = true;
+        let mut last = None;
+        let entries = slots.iter().map(|slot| {
+            let packed = Packed::from_bytes(slot);
+            sound &= !packed.is_empty() && last < Some(packed.tag());
+            last = Some(packed.tag());
+            if stands(packed.entry()) { packed } else { packed.nowhere() }
+        });
+        let mut shadows = 0;
+        let entries = entries.inspect(|packed| shadows += u64::from(packed.entry().is_shadow()));
+        if !slots.is_empty() {
+            let homes = (slots.len() as u32 * 10).div_ceil(9) + 1;
+            self.partitions.insert(number, Partition::lay_out(entries, homes));
+            self.shadows.fetch_add(shadows, Ordering::Relaxed);
+            self.values.fetch_add(slots.len() as u64 - shadows, Ordering::Relaxed);
+        }
+        sound.then_some(())
+    }
+
+    /// Looks at a partition's entries one after the other, in one go: `change` gets each identity's entry, if there is one,
+    /// and says what it shall be; `None` leaves it as it is. For recovery: a row here and a row there would wait for memory
+    /// each time.
+    pub fn amend<'a, R: 'a>(
+        &self,
+        number: u16,
+        rows: impl IntoIterator<Item = (EntryId, &'a R)>,
+        mut change: impl FnMut(Option<IndexEntry>, &R) -> Option<IndexEntry>,
+    ) {
+        let mut partition = self.partitions.entry(number).or_default();
+        for (id, row) in rows {
+            let found = partition.find(id.tag());
+            let old = found.ok().map(|at| partition.slots[at].load());
+            let Some(new) = change(old.map(Packed::entry), row) else { continue };
+            let packed = Packed::new(id.tag(), new);
+            match (found, old) {
+                (Ok(at), Some(old)) => partition.slots[at].store(packed.with_hits(old.hits())),
+                _ => partition.insert(id.tag(), packed),
             }
-            let entry = place(packed.entry());
-            entries.push(Packed::new(packed.tag(), entry).with_hits(packed.hits()));
-            self.count(None, Some(entry));
+            self.count(old.map(Packed::entry), Some(new));
         }
-        let taken = entries.len() as u64;
-        let mut partition = Partition::default();
-        let mut homes = (entries.len() as u32 * 10).div_ceil(9) + 1;
-        while !partition.place_all(&entries, homes) {
-            homes += homes / 8 + 1;
+    }
+
+    /// Removes the entries whose segment is gone.
+    pub fn remove_dangling(&self) {
+        for number in 0..PARTITIONS as u16 {
+            let Some(mut partition) = self.partitions.get_mut(&number) else { continue };
+            let dangles = |packed: &Packed| packed.entry().location.slot == NOWHERE;
+            let dangling: Vec<Packed> = partition.iter().filter(dangles).collect();
+            for packed in dangling {
+                if let Ok(at) = partition.find(packed.tag()) {
+                    partition.remove(at);
+                    self.count(Some(packed.entry()), None);
+                }
+            }
         }
-        if taken > 0 {
-            self.partitions.insert(number, partition);
-        }
-        Some(taken)
     }
 
     /// Forgets everything (recovery, when a snapshot turns out to be damaged half way).

@@ -5,11 +5,14 @@
 
 mod active;
 pub(super) mod adoption;
+mod live_counts;
 pub mod manifest;
 pub mod names;
+mod newest_rows;
 pub mod recovery;
 pub mod segment;
 pub mod slab;
 pub mod snapshot;
+mod spread;
 pub(super) mod storage;
 pub(super) mod tuning_file;

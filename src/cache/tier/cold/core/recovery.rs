@@ -10,15 +10,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 
+use super::live_counts::LiveCounts;
 use super::names::{self, FileKind};
-use super::segment::{ReadError, Scan, read_footer, row_bytes, scan_records};
+use super::newest_rows::NewestRows;
+use super::segment::{ReadError, Scan, read_footer, row_bytes, scan_records, scan_records_on};
 use super::slab::{OpenSegment, Slab};
 use super::snapshot::load_snapshot;
 use crate::cache::stats::RecoveryStats;
 use crate::cache::tier::cold::dictionary::{Dictionary, DictionaryTable};
-use crate::cache::tier::cold::metadata_index::{
-    EntryId, IndexEntry, Location, MetadataIndex, NOWHERE, PARTITIONS, SizeClass,
-};
+use crate::cache::tier::cold::metadata_index::{EntryId, IndexEntry, Location, MetadataIndex, SizeClass};
 use crate::cache::tier::cold::serialization::dictionary::{DICTIONARY_BYTES_LIMIT, decode_dictionary};
 use crate::cache::tier::cold::serialization::edit::{ManifestState, SegmentEntry, SnapshotEntry};
 use crate::cache::tier::cold::serialization::footer::FooterRow;
@@ -79,6 +79,7 @@ struct Recovery<'a, D: Disk> {
     tails: BTreeMap<u64, Tail>,
     dictionaries: DictionaryTable,
     index: MetadataIndex,
+    live: LiveCounts,
     watermark: u64,
     missing: Vec<u64>,
     unusable_snapshots: Vec<u64>,
@@ -105,6 +106,7 @@ pub fn recover<D: Disk>(
         tails: BTreeMap::new(),
         dictionaries: DictionaryTable::new(),
         index: MetadataIndex::default(),
+        live: LiveCounts::default(),
         watermark: manifest.watermark,
         missing: Vec::new(),
         unusable_snapshots: Vec::new(),
@@ -192,7 +194,8 @@ impl<D: Disk> Recovery<'_, D> {
     fn read_tail(&mut self, entry: &SegmentEntry) -> Result<Tail> {
         let segment_id = entry.identity.segment_id;
         let file = &self.files[&segment_id];
-        let scan = scan_records(file, &entry.identity, self.manifest.hash_seed, &self.dictionaries)
+        let (seed, dictionaries) = (self.manifest.hash_seed, &self.dictionaries);
+        let scan = scan_records_on(usize::MAX, file, &entry.identity, seed, dictionaries)
             .map_err(|error| Error::io("read", &names::segment(self.dir, segment_id), error))?;
         self.stats.scanned_records += scan.rows.len() as u64;
         // A footer alone proves nothing here: a power cut may have kept it and taken the records before it.
@@ -305,14 +308,18 @@ impl<D: Disk> Recovery<'_, D> {
         let open = self.manifest.segments.iter().filter(|(id, _)| self.files.contains_key(id));
         let slots: HashMap<u32, u64> = open.map(|(id, entry)| (entry.slot, *id)).collect();
         let store_id = self.manifest.store_id;
-        match load_snapshot(self.disk, self.dir, store_id, snapshot, &slots, &self.index) {
-            Ok(taken) => self.stats.snapshot_entries = taken,
+        let taken = match load_snapshot(self.disk, self.dir, store_id, snapshot, &slots, &mut self.index) {
+            Ok((taken, live)) => {
+                self.live = live;
+                taken
+            }
             Err(problem) => {
                 self.damage(problem);
                 return Ok(false);
             }
-        }
-        let mut newest = HashMap::new();
+        };
+        self.stats.snapshot_entries = taken.entries;
+        let mut newest = NewestRows::new();
         for entry in self.manifest.segments.values() {
             let moved_since =
                 entry.identity.log == LogKind::Survivors && entry.added_by > snapshot.covers_edit;
@@ -333,40 +340,22 @@ impl<D: Disk> Recovery<'_, D> {
                 let found = index_entry(entry.slot, &rows, at, records_end);
                 let id = EntryId::of(row.hash);
                 if row.sequence > snapshot.covers {
-                    self.take_newest(&mut newest, id, row.sequence, found);
-                } else if moved_since {
-                    let known = self.index.get(id);
-                    if known.is_some_and(|known| known.location.slot == NOWHERE) {
-                        self.index.set(id, found);
-                    }
+                    newest.add(id, row.sequence, found);
+                } else if moved_since && taken.dangling > 0 {
+                    newest.add_moved(id, found);
                 }
             }
         }
-        self.drop_dangling();
+        newest.enter(&self.index, &mut self.live);
+        if taken.dangling > 0 {
+            self.index.remove_dangling();
+        }
         Ok(true)
     }
 
     fn summary_of(&self, entry: &SegmentEntry) -> SegmentSummary {
         let tail = self.tails.get(&entry.identity.segment_id).map(|tail| tail.summary);
         tail.or(entry.sealed).unwrap_or_default()
-    }
-
-    fn take_newest(&self, newest: &mut HashMap<EntryId, u64>, id: EntryId, sequence: u64, found: IndexEntry) {
-        let known = newest.entry(id).or_insert(0);
-        if sequence > *known {
-            *known = sequence;
-            self.index.set(id, found);
-        }
-    }
-
-    fn drop_dangling(&self) {
-        for number in 0..PARTITIONS {
-            for (id, entry) in self.index.partition(number as u16) {
-                if entry.location.slot == NOWHERE {
-                    self.index.replace_if(id, entry.location, None);
-                }
-            }
-        }
     }
 
     /// Builds the index from rows alone. The first pass only learns what is damaged, because that raises W.
@@ -379,7 +368,7 @@ impl<D: Disk> Recovery<'_, D> {
             }
         }
         self.stats.footer_rows = 0;
-        let mut newest = HashMap::new();
+        let mut newest = NewestRows::new();
         for entry in entries {
             let (rows, records_end, _) = self.rows_of(entry)?;
             for (at, row) in rows.iter().enumerate() {
@@ -388,9 +377,11 @@ impl<D: Disk> Recovery<'_, D> {
                     continue;
                 }
                 let found = index_entry(entry.slot, &rows, at, records_end);
-                self.take_newest(&mut newest, EntryId::of(row.hash), row.sequence, found);
+                newest.add(EntryId::of(row.hash), row.sequence, found);
             }
         }
+        self.index = MetadataIndex::with_room_for(newest.rows() as u64);
+        newest.enter(&self.index, &mut self.live);
         if self.stats.given_up > 0 {
             self.warnings.push(format!(
                 "no usable snapshot: {} records up to sequence number {} were given up, because deletions that may \
@@ -428,7 +419,7 @@ impl<D: Disk> Recovery<'_, D> {
             // What the values' size classes add up to is settled below.
             slab.install(entry.slot, OpenSegment { identity, file }, summary, 0, Some(sealed_at));
         }
-        settle_accounts(&self.index, &slab);
+        settle_accounts(&self.live, &slab);
         Ok(Recovered {
             index: self.index,
             slab,
@@ -495,17 +486,9 @@ pub fn index_entry(slot: u32, rows: &[FooterRow], at: usize, records_end: u64) -
 }
 
 /// Counts, segment by segment, the values that no index entry points at.
-fn settle_accounts<F>(index: &MetadataIndex, slab: &Slab<F>) {
-    let mut live: HashMap<u32, (u64, u64)> = HashMap::new();
-    for number in 0..PARTITIONS {
-        for (_, entry) in index.partition(number as u16).into_iter().filter(|(_, entry)| !entry.is_shadow()) {
-            let (records, bytes) = live.entry(entry.location.slot).or_default();
-            *records += 1;
-            *bytes += entry.size.bytes_estimate();
-        }
-    }
+fn settle_accounts<F>(live: &LiveCounts, slab: &Slab<F>) {
     for account in slab.accounts() {
-        let (records, bytes) = live.get(&account.slot).copied().unwrap_or_default();
+        let (records, bytes) = live.of(account.slot);
         let values = account.summary.records.saturating_sub(account.summary.tombstones);
         let dead = u64::from(values).saturating_sub(records);
         // Of the dead no sizes are known; they are taken to be like those of the living.

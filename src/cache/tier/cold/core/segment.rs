@@ -6,6 +6,7 @@ use std::io;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::spread::{spread, threads_for};
 use crate::cache::tier::cold::compression::{CodecId, FRAME_ROOM, decompress};
 use crate::cache::tier::cold::dictionary::DictionaryTable;
 use crate::cache::tier::cold::serialization::footer::{FooterRow, TRAILER_BYTES, VerifiedTrailer};
@@ -22,6 +23,9 @@ use crate::io::DiskFile;
 const SEGMENT_FILE_BYTES_MAX: u64 = 256 << 20;
 /// Behind a damaged record, the next one is looked for among records up to this size.
 const RESYNC_RECORD_BYTES: usize = 64 << 10;
+
+/// Records whose keys a thread decodes before it looks for more.
+const RECORDS_A_PART: usize = 4096;
 
 /// A record that has passed its checks, still in the buffer it was read into.
 #[derive(Clone, Copy, Debug)]
@@ -175,45 +179,107 @@ pub fn scan_records<F: DiskFile>(
     hash_seed: u64,
     dictionaries: &DictionaryTable,
 ) -> io::Result<Scan> {
+    scan_records_on(1, file, identity, hash_seed, dictionaries)
+}
+
+/// As [`scan_records`], on up to so many threads: most of the time goes into decompressing records for their keys.
+pub fn scan_records_on<F: DiskFile>(
+    threads: usize,
+    file: &F,
+    identity: &SegmentIdentity,
+    hash_seed: u64,
+    dictionaries: &DictionaryTable,
+) -> io::Result<Scan> {
     // What is longer than any segment can be is not all ours: its start may be.
     let mut bytes = vec![0; file.len()?.min(SEGMENT_FILE_BYTES_MAX) as usize];
     let got = file.read_full_at(&mut bytes, 0)?;
     bytes.truncate(got);
+    let records = whole_records(&bytes, identity, dictionaries);
+    let threads = threads.min(threads_for(records.len()));
+    let hashes = key_hashes(threads, &mut bytes, &records, hash_seed, dictionaries);
     let mut scan = Scan::default();
     scan.summary.records_end = SEGMENT_HEADER_BYTES as u64;
     scan.gapless_end = scan.summary.records_end;
-    let mut raw = Vec::new();
-    let mut at = SEGMENT_HEADER_BYTES;
-    let mut in_step = true;
-    while at + RECORD_HEADER_BYTES < bytes.len() {
-        let Some(record) = record_at(&bytes[at..], identity, at as u64, dictionaries, in_step) else {
-            in_step = false;
-            at += RECORD_ALIGN;
-            continue;
-        };
-        if at as u64 != scan.summary.records_end {
+    for ((at, meta), hash) in records.iter().zip(hashes) {
+        if *at as u64 != scan.summary.records_end {
             scan.damaged += 1;
-            scan.torn_bytes += at as u64 - scan.summary.records_end;
+            scan.torn_bytes += *at as u64 - scan.summary.records_end;
         }
-        let len = record.meta.record_bytes();
-        let end = (at + len).min(bytes.len());
-        match decode_record(&record.meta, &mut bytes[at..end], dictionaries, &mut raw) {
-            Ok(()) => {
-                let hash = key_hash(&raw[..record.meta.key_len as usize], hash_seed);
-                scan.summary.add(&record.meta);
-                scan.rows.push(FooterRow::new(hash, at as u32, &record.meta));
+        match hash {
+            Some(hash) => {
+                scan.summary.add(meta);
+                scan.rows.push(FooterRow::new(hash, *at as u32, meta));
             }
-            Err(_) => scan.undecodable += 1,
+            None => scan.undecodable += 1,
         }
-        if scan.gapless_end == at as u64 && scan.undecodable == 0 {
-            scan.gapless_end += len as u64;
+        let end = (at + meta.record_bytes()) as u64;
+        if scan.gapless_end == *at as u64 && scan.undecodable == 0 {
+            scan.gapless_end = end;
         }
-        at += len;
-        in_step = true;
-        scan.summary.records_end = at as u64;
+        scan.summary.records_end = end;
     }
     scan.torn_bytes += (bytes.len() as u64).saturating_sub(scan.summary.records_end);
     Ok(scan)
+}
+
+/// The records of a segment that pass their checks, each with its offset, in order.
+fn whole_records(
+    bytes: &[u8],
+    identity: &SegmentIdentity,
+    dictionaries: &DictionaryTable,
+) -> Vec<(usize, RecordMeta)> {
+    let mut records = Vec::new();
+    let mut at = SEGMENT_HEADER_BYTES;
+    let mut in_step = true;
+    while at + RECORD_HEADER_BYTES < bytes.len() {
+        let record = record_at(&bytes[at..], identity, at as u64, dictionaries, in_step);
+        in_step = record.is_some();
+        match record {
+            Some(record) => {
+                records.push((at, record.meta));
+                at += record.meta.record_bytes();
+            }
+            None => at += RECORD_ALIGN,
+        }
+    }
+    records
+}
+
+/// The hash of each record's key; none where it cannot be decoded.
+fn key_hashes(
+    threads: usize,
+    bytes: &mut [u8],
+    records: &[(usize, RecordMeta)],
+    hash_seed: u64,
+    dictionaries: &DictionaryTable,
+) -> Vec<Option<u64>> {
+    let mut hashes = vec![None; records.len()];
+    let (mut rest, mut rest_at) = (bytes, 0);
+    let parts: Vec<_> = records
+        .chunks(RECORDS_A_PART)
+        .zip(hashes.chunks_mut(RECORDS_A_PART))
+        .map(|(records, hashes)| {
+            let (last_at, last) = records.last().expect("no chunk is empty");
+            let end = (last_at + last.record_bytes() - rest_at).min(rest.len());
+            let (part, behind) = std::mem::take(&mut rest).split_at_mut(end);
+            let part_at = rest_at;
+            (rest, rest_at) = (behind, part_at + end);
+            (part_at, part, records, hashes)
+        })
+        .collect();
+    let hash_part = |raw: &mut Vec<u8>, (part_at, part, records, hashes): (usize, &mut [u8], _, &mut [_])| {
+        let records: &[(usize, RecordMeta)] = records;
+        for ((at, meta), hash) in records.iter().zip(hashes) {
+            let start = at - part_at;
+            let end = (start + meta.record_bytes()).min(part.len());
+            if decode_record(meta, &mut part[start..end], dictionaries, raw).is_ok() {
+                *hash = Some(key_hash(&raw[..meta.key_len as usize], hash_seed));
+            }
+        }
+        Ok::<(), std::convert::Infallible>(())
+    };
+    let Ok(()) = spread(parts, threads, Vec::new, hash_part);
+    hashes
 }
 
 /// The record that `bytes` starts with, if it is one. Out of step, only records of modest size are considered: every

@@ -8,12 +8,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use crossbeam_channel::unbounded;
+
+use super::live_counts::LiveCounts;
 use super::manifest::sync_names;
 use super::names;
 use super::slab::Slab;
-use crate::cache::tier::cold::metadata_index::{
-    CHUNK_PARTITIONS, IndexEntry, Location, MetadataIndex, NOWHERE,
-};
+use super::spread::{spread, threads_for};
+use crate::cache::tier::cold::metadata_index::{CHUNK_PARTITIONS, MetadataIndex, NOWHERE};
 use crate::cache::tier::cold::serialization::edit::SnapshotEntry;
 use crate::cache::tier::cold::serialization::snapshot::{
     CHUNKS, SNAPSHOT_HEADER_BYTES, SnapshotHeader, decode_chunk, decode_header, decode_slot_table,
@@ -96,7 +98,16 @@ fn write_chunks<D: Disk>(
     Ok(at + table.len() as u64)
 }
 
-/// Fills the index from a snapshot; entries whose segment is gone get the slot [`NOWHERE`]. Returns the entries taken.
+/// What a snapshot gave.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Taken {
+    /// Entries.
+    pub entries: u64,
+    /// Some of them have the slot [`NOWHERE`]: their segment is gone.
+    pub dangling: u64,
+}
+
+/// Fills the index from a snapshot; entries whose segment is gone get the slot [`NOWHERE`].
 ///
 /// `segments` maps the slab slots in use to their segment numbers. On an error the index is left empty.
 ///
@@ -108,31 +119,26 @@ pub fn load_snapshot<D: Disk>(
     store_id: u64,
     entry: &SnapshotEntry,
     segments: &HashMap<u32, u64>,
-    index: &MetadataIndex,
-) -> std::result::Result<u64, String> {
-    let taken = load_chunks(disk, dir, store_id, entry, segments, index);
+    index: &mut MetadataIndex,
+) -> std::result::Result<(Taken, LiveCounts), String> {
+    let taken = load_file(disk, dir, store_id, entry, segments, index);
     if taken.is_err() {
         index.clear();
     }
     taken.map_err(|problem| format!("{}: {problem}", names::snapshot(dir, entry.id).display()))
 }
 
-fn load_chunks<D: Disk>(
+fn load_file<D: Disk>(
     disk: &D,
     dir: &Path,
     store_id: u64,
     entry: &SnapshotEntry,
     segments: &HashMap<u32, u64>,
-    index: &MetadataIndex,
-) -> std::result::Result<u64, String> {
+    index: &mut MetadataIndex,
+) -> std::result::Result<(Taken, LiveCounts), String> {
     let file = disk.open_read(&names::snapshot(dir, entry.id)).map_err(|error| error.to_string())?;
-    let read = |at: u64, len: usize| {
-        let mut bytes = vec![0; len];
-        let got = file.read_full_at(&mut bytes, at).map_err(|error| error.to_string())?;
-        bytes.truncate(got);
-        Ok::<_, String>(bytes)
-    };
-    let header = decode_header(&read(0, SNAPSHOT_HEADER_BYTES)?).map_err(|error| error.to_string())?;
+    let header = decode_header(read(&file, &mut Vec::new(), 0, SNAPSHOT_HEADER_BYTES)?)
+        .map_err(|error| error.to_string())?;
     if (header.store_id, header.snapshot_id, header.covers) != (store_id, entry.id, entry.covers) {
         return Err("it is another snapshot than the manifest names".into());
     }
@@ -141,24 +147,71 @@ fn load_chunks<D: Disk>(
     if table_at + u64::from(header.slot_table_bytes) != file.len().map_err(|error| error.to_string())? {
         return Err("its length is not what its header says".into());
     }
-    let table = read(table_at, header.slot_table_bytes as usize)?;
-    let slots = decode_slot_table(&table).map_err(|error| format!("slot table: {error}"))?;
-    let standing: HashMap<u32, bool> =
-        slots.into_iter().map(|(slot, id)| (slot, segments.get(&slot) == Some(&id))).collect();
-    let place = |entry: IndexEntry| match standing.get(&entry.location.slot) {
-        Some(true) => entry,
-        _ => IndexEntry { location: Location { slot: NOWHERE, ..entry.location }, ..entry },
-    };
-    let (mut at, mut taken) = (SNAPSHOT_HEADER_BYTES as u64, 0);
-    for (chunk, len) in header.chunk_bytes.iter().enumerate() {
-        let bytes = read(at, *len as usize)?;
-        let partitions =
-            decode_chunk(&bytes, CHUNK_PARTITIONS).map_err(|error| format!("chunk {chunk}: {error}"))?;
-        for (number, slots) in partitions.iter().enumerate() {
-            let number = (chunk * CHUNK_PARTITIONS + number) as u16;
-            taken += index.load_partition(number, slots, place).ok_or("slots are out of order")?;
-        }
-        at += u64::from(*len);
+    let mut table = Vec::new();
+    let slots = decode_slot_table(read(&file, &mut table, table_at, header.slot_table_bytes as usize)?)
+        .map_err(|error| format!("slot table: {error}"))?;
+    let mut standing = Vec::new();
+    for (slot, _) in slots.iter().filter(|(slot, id)| *slot < NOWHERE && segments.get(slot) == Some(id)) {
+        let slot = *slot as usize;
+        standing.resize(standing.len().max(slot + 1), false);
+        standing[slot] = true;
     }
-    Ok(taken)
+    *index = MetadataIndex::with_room_for(header.entries);
+    load_chunks(&file, &header, &standing, index)
+}
+
+/// Reads bytes of the file, or those that there are, into the buffer.
+fn read<'a, F: DiskFile>(
+    file: &F,
+    buffer: &'a mut Vec<u8>,
+    at: u64,
+    len: usize,
+) -> std::result::Result<&'a [u8], String> {
+    buffer.resize(len, 0);
+    let got = file.read_full_at(buffer, at).map_err(|error| error.to_string())?;
+    Ok(&buffer[..got])
+}
+
+/// Loads the chunks, large ones on several threads. `standing` says of which slab slots the segments are still there.
+fn load_chunks<F: DiskFile>(
+    file: &F,
+    header: &SnapshotHeader,
+    standing: &[bool],
+    index: &MetadataIndex,
+) -> std::result::Result<(Taken, LiveCounts), String> {
+    let mut next_at = SNAPSHOT_HEADER_BYTES as u64;
+    let chunks = header.chunk_bytes.iter().enumerate().map(|(chunk, len)| {
+        let at = next_at;
+        next_at += u64::from(*len);
+        (chunk, at, *len as usize)
+    });
+    let (tell, told) = unbounded();
+    spread(chunks, threads_for(header.entries as usize), Vec::new, |buffer, (chunk, at, len)| {
+        let bytes = read(file, buffer, at, len)?;
+        let partitions =
+            decode_chunk(bytes, CHUNK_PARTITIONS).map_err(|error| format!("chunk {chunk}: {error}"))?;
+        let (mut dangling, mut live) = (0, LiveCounts::of_slots(standing.len()));
+        for (number, slots) in partitions.into_iter().enumerate() {
+            let number = (chunk * CHUNK_PARTITIONS + number) as u16;
+            let loaded = index.load_partition(number, slots, |entry| {
+                let stands = standing.get(entry.location.slot as usize) == Some(&true);
+                if stands {
+                    live.add(entry);
+                } else {
+                    dangling += 1;
+                }
+                stands
+            });
+            loaded.ok_or("slots are out of order")?;
+        }
+        drop(tell.send((dangling, live)));
+        Ok::<(), String>(())
+    })?;
+    drop(tell);
+    let mut all = (Taken { entries: index.entries(), dangling: 0 }, LiveCounts::default());
+    for (dangling, live) in told {
+        all.0.dangling += dangling;
+        all.1.merge(&live);
+    }
+    Ok(all)
 }

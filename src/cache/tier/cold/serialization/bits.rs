@@ -37,33 +37,38 @@ impl<'a> BitWriter<'a> {
 /// Reads what [`BitWriter`] wrote.
 pub(super) struct BitReader<'a> {
     bytes: &'a [u8],
+    /// Bits read so far.
     at: usize,
-    pending: u128,
-    bits: u32,
 }
 
 impl<'a> BitReader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, pending: 0, bits: 0 }
+        Self { bytes, at: 0 }
     }
 
     /// The next `width` (at most 64) bits.
     pub(super) fn take(&mut self, width: u32) -> Result<u64> {
-        while self.bits < width {
-            let byte = *self.bytes.get(self.at).ok_or(FormatError::Short)?;
-            self.pending |= u128::from(byte) << self.bits;
-            self.bits += 8;
-            self.at += 1;
+        let (first, skipped) = (self.at / 8, self.at % 8);
+        self.at += width as usize;
+        if self.at > 8 * self.bytes.len() {
+            return Err(FormatError::Short);
         }
-        let value = (self.pending & ((1u128 << width) - 1)) as u64;
-        self.pending >>= width;
-        self.bits -= width;
-        Ok(value)
+        let rest = &self.bytes[first..];
+        let word = match rest.first_chunk::<8>() {
+            Some(word) if skipped + width as usize <= 64 => u128::from(u64::from_le_bytes(*word)),
+            _ => {
+                let mut word = [0; 16];
+                let len = rest.len().min(word.len());
+                word[..len].copy_from_slice(&rest[..len]);
+                u128::from_le_bytes(word)
+            }
+        };
+        Ok(((word >> skipped) & ((1u128 << width) - 1)) as u64)
     }
 
     /// Bytes read so far; the bits left over in the last one are padding.
     pub(super) fn bytes_read(&self) -> usize {
-        self.at
+        self.at.div_ceil(8)
     }
 }
 

@@ -79,11 +79,11 @@ pub fn encode_chunk(partitions: &[Vec<[u8; PACKED_SLOT_BYTES]>]) -> Vec<u8> {
     out
 }
 
-/// Reads a chunk of `partitions` partitions.
+/// Reads a chunk of `partitions` partitions: the packed slots of each.
 ///
 /// # Errors
 /// When it is damaged.
-pub fn decode_chunk(bytes: &[u8], partitions: usize) -> Result<Vec<Vec<[u8; PACKED_SLOT_BYTES]>>> {
+pub fn decode_chunk(bytes: &[u8], partitions: usize) -> Result<Vec<&[[u8; PACKED_SLOT_BYTES]]>> {
     let (mut rest, check) = bytes.split_last_chunk::<4>().ok_or(FormatError::Short)?;
     if crc32c::crc32c(rest) != u32::from_le_bytes(*check) {
         return Err(FormatError::Checksum);
@@ -93,7 +93,7 @@ pub fn decode_chunk(bytes: &[u8], partitions: usize) -> Result<Vec<Vec<[u8; PACK
         let count = take_varint(&mut rest)?;
         let len = usize::try_from(count).ok().and_then(|count| count.checked_mul(PACKED_SLOT_BYTES));
         let (slots, after) = len.and_then(|len| rest.split_at_checked(len)).ok_or(FormatError::Short)?;
-        out.push(slots.as_chunks::<PACKED_SLOT_BYTES>().0.to_vec());
+        out.push(slots.as_chunks::<PACKED_SLOT_BYTES>().0);
         rest = after;
     }
     match rest {
