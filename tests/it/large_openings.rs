@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use larder::{Clock, ColdTier, ColdTierConfig, Disk, OsDisk};
 
-use crate::stores::{Model, compact, config, expect_exactly, key, names, open_on, put, rebuild, remove, scratch};
+use crate::stores::{
+    Model, compact, config, expect_exactly, key, names, open_on, put, rebuild, remove, scratch,
+};
 
 /// Above the entries, rows and records from which on threads are started.
 const ENTRIES: u32 = 120_000;
@@ -39,10 +41,28 @@ fn a_large_snapshot_is_loaded_with_every_entry_and_account() {
     cold.close().unwrap();
     let cold = open_on(few_segments(dir.path()), OsDisk);
     let stats = cold.stats();
-    assert_eq!(stats.recovery.snapshot_entries, stats.entries + stats.shadows, "the snapshot covers all of it");
+    assert_eq!(
+        stats.recovery.snapshot_entries,
+        stats.entries + stats.shadows,
+        "the snapshot covers all of it"
+    );
     assert!(stats.recovery.footer_rows == 0 && stats.entries == model.len() as u64, "{stats:?}");
     assert_eq!(accounts(&cold), known);
     expect_exactly(&cold, &model, "from a large snapshot");
+
+    // What newer rows replace is dead, and lay in segments that are still there.
+    for n in 0..30_000 {
+        put(&cold, &mut model, key(n * 4), value(n, 2));
+    }
+    cold.flush().unwrap();
+    cold.abandon();
+    let cold = open_on(few_segments(dir.path()), OsDisk);
+    assert_eq!(cold.stats().recovery.snapshot_entries, stats.recovery.snapshot_entries);
+    let known = accounts(&cold);
+    cold.close().unwrap();
+    let cold = open_on(few_segments(dir.path()), OsDisk);
+    assert_eq!(accounts(&cold), known, "what replay counted is what a snapshot of it counts");
+    expect_exactly(&cold, &model, "after a kill, closed, and opened again");
 }
 
 #[test]
