@@ -7,8 +7,6 @@
 use std::cmp::Reverse;
 use std::convert::Infallible;
 
-use crossbeam_channel::unbounded;
-
 use super::live_counts::LiveCounts;
 use super::spread::{spread, threads_for};
 use crate::cache::tier::cold::metadata_index::{EntryId, IndexEntry, MetadataIndex, NOWHERE, PARTITIONS};
@@ -52,12 +50,10 @@ impl NewestRows {
 
     /// Sets the entry of each key to that of its newest row, whatever the index had.
     pub fn enter(self, index: &MetadataIndex, live: &mut LiveCounts) {
-        let (tell, told) = unbounded();
-        let enter_bucket = |_: &mut (), mut rows: Vec<Row>| {
+        let enter_bucket = |changes: &mut LiveCounts, mut rows: Vec<Row>| {
             // Stable: of two rows of one record, the one that was met first counts.
             rows.sort_by_key(|row| (row.id, Reverse(row.sequence)));
             rows.dedup_by_key(|row| row.id);
-            let mut changes = LiveCounts::default();
             for rows in rows.chunk_by(|one, next| one.id.partition() == next.id.partition()) {
                 let number = rows[0].id.partition();
                 index.amend(number, rows.iter().map(|row| (row.id, row)), |old, row| {
@@ -70,10 +66,9 @@ impl NewestRows {
                     Some(row.entry)
                 });
             }
-            Ok::<(), Infallible>(drop(tell.send(changes)))
+            Ok::<(), Infallible>(())
         };
-        let Ok(()) = spread(self.buckets, threads_for(self.rows), || (), enter_bucket);
-        drop(tell);
-        told.into_iter().for_each(|changes| live.merge(&changes));
+        let Ok(changes) = spread(self.buckets, threads_for(self.rows), LiveCounts::default, enter_bucket);
+        changes.iter().for_each(|changes| live.merge(changes));
     }
 }

@@ -278,7 +278,7 @@ fn key_hashes(
         }
         Ok::<(), std::convert::Infallible>(())
     };
-    let Ok(()) = spread(parts, threads, Vec::new, hash_part);
+    let Ok(_) = spread(parts, threads, Vec::new, hash_part);
     hashes
 }
 

@@ -8,8 +8,6 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crossbeam_channel::unbounded;
-
 use super::live_counts::LiveCounts;
 use super::manifest::sync_names;
 use super::names;
@@ -185,12 +183,12 @@ fn load_chunks<F: DiskFile>(
         next_at += u64::from(*len);
         (chunk, at, *len as usize)
     });
-    let (tell, told) = unbounded();
-    spread(chunks, threads_for(header.entries as usize), Vec::new, |buffer, (chunk, at, len)| {
+    // Each thread's buffer, and what it has counted.
+    let state = || (Vec::new(), 0, LiveCounts::of_slots(standing.len()));
+    let load = |(buffer, dangling, live): &mut (Vec<u8>, u64, LiveCounts), (chunk, at, len)| {
         let bytes = read(file, buffer, at, len)?;
         let partitions =
             decode_chunk(bytes, CHUNK_PARTITIONS).map_err(|error| format!("chunk {chunk}: {error}"))?;
-        let (mut dangling, mut live) = (0, LiveCounts::of_slots(standing.len()));
         for (number, slots) in partitions.into_iter().enumerate() {
             let number = (chunk * CHUNK_PARTITIONS + number) as u16;
             let loaded = index.load_partition(number, slots, |entry| {
@@ -198,20 +196,20 @@ fn load_chunks<F: DiskFile>(
                 if stands {
                     live.add(entry);
                 } else {
-                    dangling += 1;
+                    *dangling += 1;
                 }
                 stands
             });
             loaded.ok_or("slots are out of order")?;
         }
-        drop(tell.send((dangling, live)));
         Ok::<(), String>(())
-    })?;
-    drop(tell);
-    let mut all = (Taken { entries: index.entries(), dangling: 0 }, LiveCounts::default());
-    for (dangling, live) in told {
-        all.0.dangling += dangling;
-        all.1.merge(&live);
+    };
+    let counted = spread(chunks, threads_for(header.entries as usize), state, load)?;
+    let mut taken = Taken { entries: index.entries(), dangling: 0 };
+    let mut all = LiveCounts::default();
+    for (_, dangling, live) in &counted {
+        taken.dangling += dangling;
+        all.merge(live);
     }
-    Ok(all)
+    Ok((taken, all))
 }

@@ -3,7 +3,8 @@
 //! Every thread owns the items it takes from the channel and a state of its own; what they look at together they borrow.
 //! They are gone when the call returns. Small work stays on the caller's thread: then nothing about it depends on chance.
 
-use std::thread::{Builder, available_parallelism, scope};
+use std::panic::resume_unwind;
+use std::thread::{Builder, ScopedJoinHandle, available_parallelism, scope};
 
 use crossbeam_channel::unbounded;
 
@@ -17,17 +18,17 @@ pub fn threads_for(entries: usize) -> usize {
     if entries < ENTRIES_MIN { 1 } else { available_parallelism().map_or(1, usize::from).min(THREADS_MAX) }
 }
 
-/// Does `work` with every item, in no order, on so many threads: the caller's and others. After an error nothing more is
-/// begun.
+/// Does `work` with every item, in no order, on so many threads: the caller's and others. Returns the threads' states.
+/// After an error nothing more is begun.
 ///
 /// # Errors
 /// One of those that `work` returned.
-pub fn spread<T: Send, S, E: Send>(
+pub fn spread<T: Send, S: Send, E: Send>(
     items: impl IntoIterator<Item = T>,
     threads: usize,
     state: impl Fn() -> S + Sync,
     work: impl Fn(&mut S, T) -> Result<(), E> + Sync,
-) -> Result<(), E> {
+) -> Result<Vec<S>, E> {
     let (hand_out, to_do) = unbounded();
     for item in items {
         drop(hand_out.send(item));
@@ -40,15 +41,16 @@ pub fn spread<T: Send, S, E: Send>(
             // What is left is nobody's to do.
             to_do.try_iter().for_each(drop);
         }
-        done
+        done.map(|()| state)
     };
     scope(|scope| {
         // Where no thread can be had, there is one that works less.
         let others: Vec<_> = (1..threads)
             .map_while(|_| Builder::new().name("larder-open".into()).spawn_scoped(scope, run).ok())
             .collect();
-        let done = run();
-        let panicked = |panic| std::panic::resume_unwind(panic);
-        others.into_iter().map(|other| other.join().unwrap_or_else(panicked)).fold(done, Result::and)
+        let own = run();
+        let join = |other: ScopedJoinHandle<'_, _>| other.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let ended: Vec<Result<S, E>> = others.into_iter().map(join).collect();
+        std::iter::once(own).chain(ended).collect()
     })
 }
