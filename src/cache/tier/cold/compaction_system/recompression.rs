@@ -5,7 +5,7 @@
 
 use super::CompactionSystem;
 use super::files::rows_of;
-use super::relocation::stored_anew;
+use super::relocation::{is_in_force, stored_anew};
 use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::core::segment::{decode_record, read_record, row_bytes};
 use crate::cache::tier::cold::core::slab::AccountView;
@@ -81,6 +81,11 @@ fn saving_percent<D: Disk, C: Clock>(shared: &Shared<D, C>, account: &AccountVie
         let read = read_record(&file, &account.identity, offset, hint, &mut buffer, &shared.dictionaries);
         // What is damaged is met when it is moved.
         let Ok(record) = read else { continue };
+        if is_in_force(shared, &record.meta) {
+            share += (place - before) as f64;
+            measured += place - before;
+            continue;
+        }
         let end = RECORD_HEADER_BYTES + record.meta.stored_len as usize;
         if decode_record(&record.meta, &mut buffer[..end], &shared.dictionaries, &mut raw).is_err() {
             continue;

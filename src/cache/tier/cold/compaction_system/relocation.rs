@@ -4,15 +4,17 @@
 //! moved as a tombstone: its key, and nothing else. Every record is verified before it is written, and the whole
 //! output is read back by the recovery reader before it is committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::path::PathBuf;
 
 use super::survivor_groups::SurvivorGroups;
 use crate::cache::tier::cold::compression::{Encoded, Encoding};
 use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::core::segment::{
-    ReadError, decode_record, place_of, read_footer, scan_records,
+    ReadError, decode_record, place_of, read_footer, scan_records_on,
 };
+use crate::cache::tier::cold::core::spread::spread;
 use crate::cache::tier::cold::encoding::InForce;
 use crate::cache::tier::cold::ledger::in_blocks;
 use crate::cache::tier::cold::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
@@ -33,6 +35,10 @@ use crate::io::{Disk, DiskFile, read_all};
 const WRITE_BYTES: usize = 1 << 20;
 /// Longest segment file that is read whole.
 const VICTIM_BYTES_MAX: u64 = 256 << 20;
+
+/// Survivors that several threads work at before they are written, and how many of them one takes at a time.
+const SHARED_AT_ONCE: usize = 4096;
+const SHARED_PART: usize = 256;
 
 /// A row of a victim that has to survive.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +96,8 @@ pub(super) struct Relocation<'a, D: Disk, C: Clock> {
     /// Survivors whose bytes are damaged.
     pub damaged: Vec<Survivor>,
     pub recompressed: u64,
-    raw: Vec<u8>,
+    threads: usize,
+    scratch: Scratch,
 }
 
 impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
@@ -105,16 +112,19 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
             moved: Vec::new(),
             damaged: Vec::new(),
             recompressed: 0,
-            raw: Vec::new(),
+            threads: 1,
+            scratch: Scratch::default(),
         }
     }
 
     /// Copies the survivors of one victim; `copied` is told the bytes done after each record and may stop the task.
+    /// `threads` says how many may work at records that are stored anew; it is asked again and again.
     pub(super) fn copy(
         &mut self,
         identity: &SegmentIdentity,
         survivors: &[Survivor],
         recompress: bool,
+        threads: impl Fn() -> usize,
         mut copied: impl FnMut(u64) -> Result<()>,
     ) -> Result<()> {
         if survivors.is_empty() {
@@ -122,91 +132,50 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
         }
         let path = names::segment(&self.shared.config.dir, identity.segment_id);
         let bytes = self.shared.disk.open_read(&path).and_then(|file| read_all(&file, VICTIM_BYTES_MAX));
-        let mut bytes = bytes.map_err(|error| Error::io("read", &path, error))?;
-        for survivor in survivors {
-            let at = survivor.row.offset as usize;
-            let record = bytes.get_mut(at..).unwrap_or_default();
-            if !self.copy_record(identity, survivor, record, recompress)? {
-                tracing::warn!(
-                    segment = identity.segment_id,
-                    offset = at,
-                    "damaged record met; its entry is lost"
-                );
-                self.damaged.push(*survivor);
+        let bytes = bytes.map_err(|error| Error::io("read", &path, error))?;
+        let victim = Source { identity, bytes: &bytes, recompress };
+        let mut ahead = VecDeque::new();
+        for (number, survivor) in survivors.iter().enumerate() {
+            if recompress && ahead.is_empty() {
+                self.threads = threads();
+                if self.threads > 1 {
+                    let next = &survivors[number..survivors.len().min(number + SHARED_AT_ONCE)];
+                    ahead = victim.make_ready_together(self.shared, self.threads, next);
+                }
             }
-            copied(u64::from(survivor.row.offset))?;
+            let ready = match ahead.pop_front() {
+                Some(ready) => ready,
+                None => victim.make_ready(self.shared, survivor, &mut self.scratch),
+            };
+            let offset = survivor.row.offset;
+            match ready {
+                Some(ready) => self.push_ready(survivor, &victim, &ready)?,
+                None => {
+                    tracing::warn!(
+                        segment = identity.segment_id,
+                        offset,
+                        "damaged record met; its entry is lost"
+                    );
+                    self.damaged.push(*survivor);
+                }
+            }
+            copied(u64::from(offset))?;
         }
         Ok(())
     }
 
-    /// Copies the record that `bytes` starts with; false if it is damaged.
-    fn copy_record(
-        &mut self,
-        identity: &SegmentIdentity,
-        survivor: &Survivor,
-        bytes: &mut [u8],
-        recompress: bool,
-    ) -> Result<bool> {
-        let Some((meta, sum)) = self.verify(identity, survivor, bytes) else { return Ok(false) };
-        let end = RECORD_HEADER_BYTES + meta.stored_len as usize;
-        if !survivor.shadow && !recompress {
-            self.push(survivor, meta, &bytes[RECORD_HEADER_BYTES..end], sum)?;
-            return Ok(true);
+    fn push_ready(&mut self, survivor: &Survivor, victim: &Source<'_>, ready: &Ready) -> Result<()> {
+        match &ready.anew {
+            Some(stored) => {
+                self.recompressed += u64::from(!survivor.shadow);
+                self.push(survivor, ready.meta, stored, ready.sum)
+            }
+            None => {
+                let at = survivor.row.offset as usize + RECORD_HEADER_BYTES;
+                let stored = &victim.bytes[at..at + ready.meta.stored_len as usize];
+                self.push(survivor, ready.meta, stored, ready.sum)
+            }
         }
-        let mut raw = std::mem::take(&mut self.raw);
-        let decoded = decode_record(&meta, &mut bytes[..end], &self.shared.dictionaries, &mut raw);
-        let outcome = match decoded {
-            Err(_) => Ok(false),
-            Ok(()) if survivor.shadow => self.push_tombstone(survivor, meta, &raw).map(|()| true),
-            Ok(()) => self.push_recompressed(survivor, meta, &raw).map(|()| true),
-        };
-        self.raw = raw;
-        outcome
-    }
-
-    fn verify(
-        &self,
-        identity: &SegmentIdentity,
-        survivor: &Survivor,
-        bytes: &[u8],
-    ) -> Option<(RecordMeta, u32)> {
-        let record = UnverifiedRecord::parse(bytes, identity.base_sequence).ok()?;
-        let stored = bytes.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + record.stored_len())?;
-        let dictionary_id = match record.dictionary() {
-            0 => 0,
-            slot => self.shared.dictionaries.read(slot).as_ref()?.id(),
-        };
-        let sum = payload_sum(dictionary_id, stored);
-        let meta = record.verify(sum, identity.nonce, survivor.row.offset.into()).ok()?;
-        (meta.sequence == survivor.row.sequence).then_some((meta, sum))
-    }
-
-    fn push_tombstone(&mut self, survivor: &Survivor, meta: RecordMeta, raw: &[u8]) -> Result<()> {
-        let key = &raw[..meta.key_len as usize];
-        let meta = RecordMeta {
-            expires_at_ms: 0,
-            raw_len: meta.key_len,
-            stored_len: meta.key_len,
-            codec: 0,
-            dictionary: 0,
-            tombstone: true,
-            first: false,
-            outlasts: false,
-            ..meta
-        };
-        self.push(survivor, meta, key, payload_sum(0, key))
-    }
-
-    fn push_recompressed(&mut self, survivor: &Survivor, meta: RecordMeta, raw: &[u8]) -> Result<()> {
-        let (encoded, dictionary_id) = stored_anew(self.shared, meta.key_len, raw);
-        let meta = RecordMeta {
-            stored_len: encoded.stored.len() as u32,
-            codec: encoded.codec as u8,
-            dictionary: encoded.dictionary,
-            ..meta
-        };
-        self.recompressed += 1;
-        self.push(survivor, meta, &encoded.stored, payload_sum(dictionary_id, &encoded.stored))
     }
 
     fn push(&mut self, survivor: &Survivor, meta: RecordMeta, stored: &[u8], sum: u32) -> Result<()> {
@@ -325,7 +294,8 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
 
     fn read_back(&self, output: &Output<D::File>, reader: &D::File) -> Result<()> {
         let shared = self.shared;
-        let scan = scan_records(reader, &output.identity, shared.hash_seed, &shared.dictionaries)
+        let (seed, dictionaries) = (shared.hash_seed, &shared.dictionaries);
+        let scan = scan_records_on(self.threads, reader, &output.identity, seed, dictionaries)
             .map_err(|error| Error::io("read back", &output.path, error))?;
         let footer = match read_footer(reader, &output.identity) {
             Err(ReadError::Io(error)) => return Err(Error::io("read back", &output.path, error)),
@@ -369,6 +339,121 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
             }
         }
     }
+}
+
+/// A victim that is being read.
+struct Source<'a> {
+    identity: &'a SegmentIdentity,
+    bytes: &'a [u8],
+    recompress: bool,
+}
+
+/// A record that is ready for its new place.
+struct Ready {
+    meta: RecordMeta,
+    sum: u32,
+    /// Its stored bytes; none if they are those that it had.
+    anew: Option<Vec<u8>>,
+}
+
+/// Memory to decode in.
+#[derive(Default)]
+struct Scratch {
+    record: Vec<u8>,
+    raw: Vec<u8>,
+}
+
+impl Source<'_> {
+    /// Makes records ready on several threads, in their order.
+    fn make_ready_together<D: Disk, C: Clock>(
+        &self,
+        shared: &Shared<D, C>,
+        threads: usize,
+        survivors: &[Survivor],
+    ) -> VecDeque<Option<Ready>> {
+        let mut ready: VecDeque<Option<Ready>> = survivors.iter().map(|_| None).collect();
+        let places = ready.make_contiguous().chunks_mut(SHARED_PART);
+        let parts = survivors.chunks(SHARED_PART).zip(places);
+        let work = |scratch: &mut Scratch, (survivors, places): (&[Survivor], &mut [Option<Ready>])| {
+            for (survivor, place) in survivors.iter().zip(places) {
+                *place = self.make_ready(shared, survivor, scratch);
+            }
+            Ok::<(), Infallible>(())
+        };
+        let Ok(_) = spread(parts, threads, Scratch::default, work);
+        ready
+    }
+
+    /// Checks a record and, if need be, encodes it anew; `None` if it is damaged.
+    fn make_ready<D: Disk, C: Clock>(
+        &self,
+        shared: &Shared<D, C>,
+        survivor: &Survivor,
+        scratch: &mut Scratch,
+    ) -> Option<Ready> {
+        let record = self.bytes.get(survivor.row.offset as usize..)?;
+        let (meta, sum) = self.verify(shared, survivor, record)?;
+        if !survivor.shadow && (!self.recompress || is_in_force(shared, &meta)) {
+            return Some(Ready { meta, sum, anew: None });
+        }
+        scratch.record.clear();
+        scratch.record.extend_from_slice(&record[..RECORD_HEADER_BYTES + meta.stored_len as usize]);
+        decode_record(&meta, &mut scratch.record, &shared.dictionaries, &mut scratch.raw).ok()?;
+        Some(match survivor.shadow {
+            true => tombstone_of(meta, &scratch.raw),
+            false => recompressed(shared, meta, &scratch.raw),
+        })
+    }
+
+    fn verify<D: Disk, C: Clock>(
+        &self,
+        shared: &Shared<D, C>,
+        survivor: &Survivor,
+        bytes: &[u8],
+    ) -> Option<(RecordMeta, u32)> {
+        let record = UnverifiedRecord::parse(bytes, self.identity.base_sequence).ok()?;
+        let stored = bytes.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + record.stored_len())?;
+        let dictionary_id = match record.dictionary() {
+            0 => 0,
+            slot => shared.dictionaries.read(slot).as_ref()?.id(),
+        };
+        let sum = payload_sum(dictionary_id, stored);
+        let meta = record.verify(sum, self.identity.nonce, survivor.row.offset.into()).ok()?;
+        (meta.sequence == survivor.row.sequence).then_some((meta, sum))
+    }
+}
+
+fn tombstone_of(meta: RecordMeta, raw: &[u8]) -> Ready {
+    let key = &raw[..meta.key_len as usize];
+    let meta = RecordMeta {
+        expires_at_ms: 0,
+        raw_len: meta.key_len,
+        stored_len: meta.key_len,
+        codec: 0,
+        dictionary: 0,
+        tombstone: true,
+        first: false,
+        outlasts: false,
+        ..meta
+    };
+    Ready { meta, sum: payload_sum(0, key), anew: Some(key.to_vec()) }
+}
+
+fn recompressed<D: Disk, C: Clock>(shared: &Shared<D, C>, meta: RecordMeta, raw: &[u8]) -> Ready {
+    let (encoded, dictionary_id) = stored_anew(shared, meta.key_len, raw);
+    let meta = RecordMeta {
+        stored_len: encoded.stored.len() as u32,
+        codec: encoded.codec as u8,
+        dictionary: encoded.dictionary,
+        ..meta
+    };
+    Ready { meta, sum: payload_sum(dictionary_id, &encoded.stored), anew: Some(encoded.stored) }
+}
+
+/// Whether a record is stored with the dictionary in force. Another level would save a few hundredths: not worth its time.
+pub(super) fn is_in_force<D: Disk, C: Clock>(shared: &Shared<D, C>, meta: &RecordMeta) -> bool {
+    let parameters = shared.parameters(meta.raw_len as usize);
+    meta.dictionary != 0 && meta.dictionary == parameters.dictionary
 }
 
 /// A record by the parameters in force now, and the identity of the dictionary that it needs (0 = none).

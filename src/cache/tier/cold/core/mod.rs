@@ -13,6 +13,6 @@ pub mod recovery;
 pub mod segment;
 pub mod slab;
 pub mod snapshot;
-mod spread;
+pub(super) mod spread;
 pub(super) mod storage;
 pub(super) mod tuning_file;

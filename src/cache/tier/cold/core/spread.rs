@@ -1,4 +1,4 @@
-//! Spreading the work of an opening over the processors.
+//! Spreading work over the processors: that of an opening, and what is stored anew while nobody calls.
 //!
 //! Every thread owns the items it takes from the channel and a state of its own; what they look at together they borrow.
 //! They are gone when the call returns. Small work stays on the caller's thread: then nothing about it depends on chance.
@@ -9,7 +9,7 @@ use std::thread::{Builder, ScopedJoinHandle, available_parallelism, scope};
 use crossbeam_channel::unbounded;
 
 /// Entries below which it does not pay to start threads.
-const ENTRIES_MIN: usize = 100_000;
+const ENTRIES_MIN: usize = 20_000;
 /// More read the same disk and wait for the same memory.
 const THREADS_MAX: usize = 8;
 
@@ -18,7 +18,8 @@ pub fn threads_for(entries: usize) -> usize {
     if entries < ENTRIES_MIN { 1 } else { available_parallelism().map_or(1, usize::from).min(THREADS_MAX) }
 }
 
-/// Does `work` with every item, in no order, on so many threads: the caller's and others. Returns the threads' states.
+/// Does `work` with every item, in no order, on so many threads: the caller's and others. Returns the threads' states, the
+/// caller's first.
 /// After an error nothing more is begun.
 ///
 /// # Errors
@@ -46,7 +47,7 @@ pub fn spread<T: Send, S: Send, E: Send>(
     scope(|scope| {
         // Where no thread can be had, there is one that works less.
         let others: Vec<_> = (1..threads)
-            .map_while(|_| Builder::new().name("larder-open".into()).spawn_scoped(scope, run).ok())
+            .map_while(|_| Builder::new().name("larder-help".into()).spawn_scoped(scope, run).ok())
             .collect();
         let own = run();
         let join = |other: ScopedJoinHandle<'_, _>| other.join().unwrap_or_else(|panic| resume_unwind(panic));
