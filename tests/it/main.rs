@@ -29,4 +29,5 @@ mod reserve; // a disk that others have filled: maintenance goes on
 mod tidy; // rules of the house that no compiler checks
 mod torn_tail; // a killed store, its segment cut at every length
 mod tuning; // what is measured, decided, applied, kept and cleaned up
+mod tuning_by_itself; // the brief look at a new store, the thorough one behind it, and rest
 mod tuning_classes; // choices by size, the gate, the explanation, several dictionaries

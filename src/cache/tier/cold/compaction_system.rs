@@ -52,7 +52,7 @@ use crate::io::Disk;
 const IDLE_AFTER: Duration = Duration::from_millis(200);
 
 /// A store that has never been tuned and holds fewer entries gets a brief look first, if it is tuned by itself.
-const BRIEF_ENTRIES_MAX: u64 = 50_000;
+pub(super) const BRIEF_ENTRIES_MAX: u64 = 50_000;
 
 /// While a compaction runs, the brake on writers is looked after this often.
 const BRAKE_INTERVAL: Duration = Duration::from_millis(50);
@@ -362,19 +362,19 @@ impl CompactionSystem {
         Ok(report)
     }
 
-    /// Measures a sample of the live entries and chooses how later writes and compactions store them.
+    /// Measures a sample of the live entries and chooses how later writes and compactions store them. A brief look is
+    /// enough where a thorough one follows.
     ///
     /// # Errors
     /// What stopped it; then nothing has changed.
     pub(super) fn optimize_compression_parameters<D: Disk, C: Clock>(
         &mut self,
         shared: &Shared<D, C>,
-        trigger: Trigger,
+        is_brief: bool,
     ) -> Result<TuningReport> {
         let started = Instant::now();
         let mut sampled = self.sample_entries(shared)?;
-        sampled.is_brief =
-            trigger == Trigger::Automatic && !self.is_tuned() && shared.index.len() < BRIEF_ENTRIES_MAX;
+        sampled.is_brief = is_brief;
         shared.state.advance(sampling::SAMPLED_AT);
         let mut analysis = self.analyze(shared, &sampled)?;
         if analysis.is_change() && self.is_tuned() {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::compaction_system::CompactionSystem;
 use super::compaction_system::policy::{Due, Garbage, Pulse, Trigger, choose_task, wants_quiet};
+use super::compaction_system::{BRIEF_ENTRIES_MAX, CompactionSystem};
 use super::message::{TaskRequest, ToWriter};
 use super::report::{CompactionReport, CompactionTask, TaskReport};
 use super::serialization::edit::ManifestState;
@@ -164,10 +164,15 @@ impl CompactionWorker {
             }
             CompactionTask::OptimizeCompression => {
                 let bytes = shared.counters.raw_bytes_inserted.load(Ordering::Relaxed);
-                let report = system.optimize_compression_parameters(shared, trigger);
+                // Once: what follows a brief look is a thorough one, however few entries there are by then.
+                let is_brief = trigger == Trigger::Automatic
+                    && !system.is_tuned()
+                    && !self.is_provisional
+                    && shared.index.len() < BRIEF_ENTRIES_MAX;
+                let report = system.optimize_compression_parameters(shared, is_brief);
                 if let Ok(report) = &report {
                     self.tuned_at_bytes = bytes;
-                    self.is_provisional = trigger == Trigger::Automatic && !system.is_tuned();
+                    self.is_provisional = is_brief;
                     self.tuning_rests_until = Instant::now() + TUNING_SHARE * report.duration;
                 }
                 report.map(TaskReport::OptimizeCompression)
