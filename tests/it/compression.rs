@@ -529,6 +529,15 @@ fn entropy_is_zero_for_one_byte_value_one_for_two_and_eight_for_all() {
     assert!((entropy_bits([&all[..], &all].into_iter()) - 8.0).abs() < 1e-9);
 }
 
+#[test]
+fn a_dictionary_is_trained_from_eight_samples_on() {
+    let samples: Vec<Vec<u8>> =
+        (0..8).map(|n| RECORDS[n * 40..][..40].iter().flat_map(raw).collect()).collect();
+    assert!(samples.iter().map(Vec::len).sum::<usize>() > 8 << 10);
+    assert!(train_dictionary(&samples, 4 << 10).is_some());
+    assert!(train_dictionary(&samples[..7], 4 << 10).is_none());
+}
+
 /// What is remembered of an expired value is its key alone, stored as it is: nothing of how the value was stored goes
 /// with it. The task that moves it reads back what it has written, and would give up for ever.
 #[test]

@@ -9,8 +9,8 @@ use larder::{ColdTier, ColdTierConfig, CompactionTask, Durability, Error, ErrorK
 use crate::faults::{Concern, appends};
 use crate::scripted::{Call, Op, ScriptedDisk, Verdict};
 use crate::stores::{
-    Model, START_MS, compact, config, expect_absent, expect_exactly, is_segment, key, names, noise, open,
-    open_on, put, read_image, rebuild, remove, scratch, wait_until, write_image,
+    Model, START_MS, compact, config, expect_absent, expect_exactly, is_segment, is_snapshot, key, names,
+    noise, open, open_on, put, read_image, rebuild, remove, scratch, wait_until, write_image,
 };
 
 /// What of a log is not durable at its end: names of files with unsynced writes, and whether names are.
@@ -410,4 +410,38 @@ fn a_store_that_was_closed_opens_by_its_snapshot_alone() {
     let recovery = cold.stats().recovery;
     assert_eq!((recovery.snapshot_entries, recovery.footer_rows, recovery.scanned_records), (200, 0, 0));
     expect_exactly(&cold, &model, "reopened");
+}
+
+/// The disk of a store that nobody calls may sleep.
+#[test]
+fn a_store_that_is_left_alone_leaves_its_files_alone() {
+    let dir = scratch();
+    let often = config(dir.path()).durability(Durability::Interval(Duration::from_millis(5)));
+    let cold = open_on(often, ScriptedDisk::new(|_| false).logging());
+    cold.insert(b"key", b"value").unwrap();
+    cold.flush().unwrap();
+    // A tick that was under way.
+    std::thread::sleep(Duration::from_millis(50));
+    cold.disk().take_log();
+    std::thread::sleep(Duration::from_millis(200));
+    let calls: Vec<Call> = cold.disk().take_log().into_iter().filter(|call| call.op != Op::Stat).collect();
+    assert!(calls.is_empty(), "{calls:?}");
+}
+
+/// A snapshot that took the number of the one before it would be deleted in its stead.
+#[test]
+fn numbers_of_files_are_not_given_out_again_after_a_restart() {
+    let dir = scratch();
+    let cold = open(dir.path());
+    for n in 0..20 {
+        cold.insert(&key(n), &noise(n.into(), 100)).unwrap();
+    }
+    cold.close().unwrap();
+    let before = names(dir.path(), is_snapshot);
+    let cold = open(dir.path());
+    rebuild(&cold);
+    let after = names(dir.path(), is_snapshot);
+    assert!(after.last() > before.last(), "{before:?}, then {after:?}");
+    cold.abandon();
+    assert_eq!(open(dir.path()).stats().recovery.snapshot_entries, 20);
 }
