@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use larder::{Admission, ColdTier, ColdTierConfig, Durability, ManualClock, OsDisk, SegmentState};
+use larder::{
+    Admission, Codec, ColdTier, ColdTierConfig, Compression, Durability, ManualClock, OsDisk, SegmentState,
+};
 
 use crate::scripted::{Op, ScriptedDisk};
 use crate::stores::*;
@@ -137,4 +139,22 @@ fn a_segment_is_sealed_for_its_age_although_nothing_else_happens() {
     cold.flush().unwrap();
     cold.clock().advance(500);
     wait_until("the segment is sealed", || cold.segments()[0].state == SegmentState::Sealed);
+}
+
+/// Nobody has measured that the codec of the configuration suits what is there already.
+#[test]
+fn a_fixed_codec_is_no_reason_to_store_anew_what_is_moved() {
+    let dir = scratch();
+    let cold = open(dir.path());
+    for number in 0..1000 {
+        cold.insert(&key(number), &[number as u8; 600]).unwrap();
+    }
+    cold.close().unwrap();
+    let cold = open_on(config(dir.path()).compression(Compression::Fixed(Codec::Zstd(3))), OsDisk);
+    for number in (0..1000).step_by(2) {
+        cold.remove(&key(number)).unwrap();
+    }
+    cold.run_due().unwrap();
+    let stats = cold.stats();
+    assert!(stats.compactions > 0 && stats.live_bytes >= 500 * 600, "{stats:?}");
 }
