@@ -445,20 +445,3 @@ fn a_class_of_few_large_entries_is_sampled_often_enough_and_no_more() {
     let (small, large) = (sampled(400), sampled(10_000));
     assert!((200..=260).contains(&large) && small + large == 1000, "{small} small ones, {large} large ones");
 }
-
-/// A start prepares each dictionary for the levels that it is used at: what is stored then takes the bytes it took before.
-#[test]
-fn after_a_restart_values_are_stored_at_the_level_that_was_chosen() {
-    let dir = scratch();
-    let cold = open_on(tuned(dir.path()), OsDisk);
-    for n in 0..1000 {
-        cold.insert(&key(n), &json(n, 1)).unwrap();
-    }
-    let chosen = tune(&cold).common.chosen;
-    assert!(matches!(chosen.codec, Codec::Zstd(_)) && chosen.dictionary_bytes > 0, "{chosen}");
-    let values = || (5000..5500).map(|n| (key(n), json(n, 1)));
-    let before = bytes_stored(&cold, values());
-    cold.close().unwrap();
-    let cold = open_on(tuned(dir.path()), OsDisk);
-    assert_eq!(bytes_stored(&cold, values()), before, "{chosen}");
-}
