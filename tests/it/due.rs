@@ -21,9 +21,11 @@ fn open_logged(config: ColdTierConfig) -> Logged {
 fn fill_segments(cold: &Logged, segments: usize) -> u32 {
     let mut number = 0;
     while cold.segments().iter().filter(|it| it.state == SegmentState::Sealed).count() < segments {
-        cold.insert(&key(number), &noise(number.into(), 600)).unwrap();
-        number += 1;
-        cold.len();
+        for _ in 0..20 {
+            cold.insert(&key(number), &noise(number.into(), 600)).unwrap();
+            number += 1;
+        }
+        cold.len(); // hands over
     }
     number
 }

@@ -412,22 +412,6 @@ fn a_store_that_was_closed_opens_by_its_snapshot_alone() {
     expect_exactly(&cold, &model, "reopened");
 }
 
-/// The disk of a store that nobody calls may sleep.
-#[test]
-fn a_store_that_is_left_alone_leaves_its_files_alone() {
-    let dir = scratch();
-    let often = config(dir.path()).durability(Durability::Interval(Duration::from_millis(5)));
-    let cold = open_on(often, ScriptedDisk::new(|_| false).logging());
-    cold.insert(b"key", b"value").unwrap();
-    cold.flush().unwrap();
-    // A tick that was under way.
-    std::thread::sleep(Duration::from_millis(50));
-    cold.disk().take_log();
-    std::thread::sleep(Duration::from_millis(200));
-    let calls: Vec<Call> = cold.disk().take_log().into_iter().filter(|call| call.op != Op::Stat).collect();
-    assert!(calls.is_empty(), "{calls:?}");
-}
-
 /// A snapshot that took the number of the one before it would be deleted in its stead.
 #[test]
 fn numbers_of_files_are_not_given_out_again_after_a_restart() {

@@ -272,7 +272,7 @@ fn what_has_expired_in_a_segment_that_cannot_be_sealed_is_cleaned_up_once() {
     cold.insert_with_ttl(b"key", b"value", std::time::Duration::from_secs(1)).unwrap();
     cold.flush().unwrap();
     cold.disk().start_failing();
-    cold.clock().advance(1000);
+    cold.clock().advance(1500);
     let report = cleanup(&cold);
     assert_eq!((report.expired_removed, report.segments_checked), (1, 1), "{report:?}");
     assert_eq!(cold.segments()[0].state, SegmentState::Active);

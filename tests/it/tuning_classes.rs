@@ -414,21 +414,6 @@ fn what_storing_anew_saves_is_measured_again_after_a_restart_and_for_those_who_w
     expect_exactly(&cold, &model, "stored anew by itself");
 }
 
-/// Entries of a class are found among small stored ones and among large: each sort is met as often as it is there.
-#[test]
-fn a_class_of_which_half_shrinks_is_measured_as_such() {
-    let dir = scratch();
-    let cold = open_on(tuned(dir.path()).sample_entries_max(400), OsDisk);
-    for n in 0..1000 {
-        let value = if n % 2 == 0 { noise(n.into(), 3000) } else { vec![n as u8; 3000] };
-        cold.insert(&key(n), &value).unwrap();
-    }
-    let report = tune(&cold);
-    // Half of them to nothing, half not at all; a hundred are measured.
-    let best = report.common.candidates.iter().map(|candidate| candidate.ratio).fold(0.0, f64::max);
-    assert!((1.3..4.0).contains(&best), "{best} times smaller");
-}
-
 /// As many as a judgement takes, and hardly more: the others are sampled by their number.
 #[test]
 fn a_class_of_few_large_entries_is_sampled_often_enough_and_no_more() {
