@@ -5,6 +5,9 @@ Building takes longer than testing, so all mutants are built at once, with `if c
 had like that (constants, `const fn`, functions that return `impl Trait`) is built alone. A mutant that does not compile alone
 is unviable: it does not count, and the next one is drawn. Each test of `it` is run once unchanged, and tells which mutants'
 functions it comes through: only those tests are tried on a mutant, the quick ones first.
+
+A mutant is known by what it changes and in which function, not by its line: so a log outlives changes elsewhere in the file.
+Lines of the log whose outcome is `drawn` say what is tried first, in their order: a sample that was drawn before.
 """
 
 import collections, concurrent.futures, json, os, queue, random, re, resource, shutil, signal, subprocess, sys, threading, time
@@ -16,8 +19,11 @@ root, tree = os.getcwd(), f"{copy}/tree"
 STEPS = [
     ("it", ["--test-threads", "4", "--exact"], {}, 120),
     ("model", [], {"LARDER_MODEL_RUNS": "50"}, 600),
+    ("policy", [], {}, 900),
     ("crash", ["power", "damage", "faults", "clock"], {"LARDER_CRASH_PERCENT": "1"}, 600),
 ]
+# Tests of other packages.
+PACKAGES = {"policy": "larder-bench"}
 # So many of the tests of `it` are tried at once, the quickest first; then as many again and more.
 FIRST_TESTS = 12
 MUTANT_IS = """
@@ -122,9 +128,9 @@ def put(together=(), alone=None):
     return lines
 
 
-def cargo(*args):
+def cargo(*args, package="larder"):
     """Whether cargo succeeds, and its messages."""
-    command = ["cargo", *args, "-q", "-p", "larder", "--message-format=json"]
+    command = ["cargo", *args, "-q", "-p", package, "--message-format=json"]
     made = subprocess.run(command, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return made.returncode == 0, [json.loads(line) for line in made.stdout.splitlines() if line.startswith("{")]
 
@@ -169,7 +175,7 @@ def sort_out(chosen, before=()):
 
 
 def program(test):
-    compiles, messages = cargo("test", "--test", test, "--no-run")
+    compiles, messages = cargo("test", "--test", test, "--no-run", package=PACKAGES.get(test, "larder"))
     if not compiles:
         sys.exit(f"the test {test} does not compile: {sorted(set(errors(messages)))}")
     return [m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == test][-1]
@@ -275,18 +281,28 @@ def judge(mutant, step, made, tests):
 def note(mutant, outcome, by, started):
     """Adds a line to the log. An open mutant has passed the test named, and the next one is still to be tried."""
     line = {"name": mutant["name"], "outcome": outcome, "by": by, "seconds": round(time.time() - started, 1)}
-    done[mutant["name"]] = line
+    if mutant["twin"] > 0:
+        line["twin"] = mutant["twin"]
+    done[identity(mutant)] = line
     with open(log, "a") as out:
         out.write(json.dumps(line) + "\n")
     say(f"{viable():4} {outcome:9} {line['seconds']:6} s  {mutant['name']}  [{by}]")
 
 
 def viable():
-    return sum(line["outcome"] != "unviable" for line in done.values())
+    return sum(line["outcome"] not in ("unviable", "drawn") for line in done.values())
+
+
+def identity(line):
+    """What a mutant (or its line in the log) changes, without its place; `twin` counts equal ones in a file from the top."""
+    file, _, _, what = line["name"].split(":", 3)
+    return file, what, line.get("twin", 0)
 
 
 def is_open(mutant, step):
-    line = done.get(mutant["name"])
+    line = done.get(identity(mutant))
+    if line is not None and line["outcome"] == "drawn":
+        line = None
     before = STEPS[STEPS.index(step) - 1][0] if step is not STEPS[0] else None
     return before is None and (line is None or again and line["outcome"] == "survived") or (
         line is not None and line["outcome"] == "open" and line["by"] == before)
@@ -297,7 +313,12 @@ mutants = sorted(json.loads(read(f"{copy}/mutants.json")), key=lambda mutant: mu
 random.Random(int(seed)).shuffle(mutants)
 for number, mutant in enumerate(mutants):
     mutant["number"] = number
-done = {line["name"]: line for line in map(json.loads, read(log).splitlines())} if os.path.exists(log) else {}
+twins = collections.Counter()
+for mutant in sorted(mutants, key=lambda mutant: (mutant["span"]["start"]["line"], mutant["span"]["start"]["column"])):
+    twin = identity(mutant)
+    mutant["twin"] = twins[twin]
+    twins[twin] += 1
+done = {identity(line): line for line in map(json.loads, read(log).splitlines())} if os.path.exists(log) else {}
 mutated = {mutant["file"] for mutant in mutants}
 listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], stdout=subprocess.PIPE, check=True)
 for file in filter(os.path.isfile, listed.stdout.decode().split("\0")):
@@ -310,10 +331,14 @@ for file in filter(os.path.isfile, listed.stdout.decode().split("\0")):
         shutil.copyfile(file, f"{tree}/{file}")
 
 # Those that a run before has left open, or let pass; then in order, until enough of them compile.
-kept = [m for m in mutants if done.get(m["name"], {}).get("outcome") in (("survived", "open") if again else ("open",))]
+kept = [m for m in mutants if done.get(identity(m), {}).get("outcome") in (("survived", "open") if again else ("open",))]
 together, alone, _ = sort_out(kept) if kept else ([], [], [])
 if not again:
-    left = iter([mutant for mutant in mutants if mutant["name"] not in done])
+    drawn = [one for one, line in done.items() if line["outcome"] == "drawn"]
+    of = {identity(mutant): mutant for mutant in mutants}
+    if gone := [one for one in drawn if one not in of]:
+        sys.exit(f"drawn, and not there any more: {gone}")
+    left = iter([of[one] for one in drawn] + [mutant for mutant in mutants if identity(mutant) not in done])
     while (missing := int(count) - viable() - len(together) - len(alone) + len(kept)) > 0:
         more = [mutant for _, mutant in zip(range(missing), left)]
         if not more:

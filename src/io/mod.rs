@@ -8,7 +8,7 @@
 
 mod os;
 
-pub use os::{OsDisk, OsFile};
+pub use os::{OsDisk, OsFile, OsLock};
 
 use std::io;
 use std::path::Path;

@@ -18,6 +18,18 @@ pub struct OsDisk;
 #[derive(Debug)]
 pub struct OsFile(File);
 
+/// The lock file of an open store.
+#[derive(Debug)]
+pub struct OsLock(File);
+
+impl Drop for OsLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that another thread is just starting has a copy of the descriptor until it
+        // runs its own program, and with it the lock. Whatever this answers, closing follows.
+        drop(self.0.unlock());
+    }
+}
+
 fn is_missing(path: &Path) -> bool {
     !path.as_os_str().is_empty() && fs::symlink_metadata(path).is_err()
 }
@@ -35,7 +47,7 @@ fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<OsFile> {
 #[expect(clippy::disallowed_methods, reason = "this is the seam the other modules are sent to")]
 impl Disk for OsDisk {
     type File = OsFile;
-    type Lock = File;
+    type Lock = OsLock;
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         let missing: Vec<&Path> = dir.ancestors().take_while(|ancestor| is_missing(ancestor)).collect();
@@ -83,12 +95,12 @@ impl Disk for OsDisk {
         Ok(names)
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Option<File>> {
+    fn lock(&self, path: &Path) -> io::Result<Option<OsLock>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let OsFile(file) = open_regular(&mut options, path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
+            Ok(()) => Ok(Some(OsLock(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }

@@ -2,7 +2,7 @@
 //! left behind wherever it is stopped, failed or cancelled.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use larder::{ColdTier, CompactionTask, Disk, ErrorKind, Maintenance, ManualClock, OsDisk};
 
@@ -148,6 +148,46 @@ fn progress_rises_and_passes_every_phase_where_the_documentation_says() {
     assert!(renamed.len() == written.len() && renamed.iter().all(|p| *p == 0.7), "verified: {renamed:?}");
     let removed = of(&|call| call.op == Op::Remove && call.is_segment());
     assert!(removed.len() >= 3 && removed.iter().all(|p| *p == 0.9), "committed: {removed:?}");
+}
+
+/// Runs a task up to a call, and tells what can be seen of it there.
+fn seen_at<T>(
+    task: CompactionTask,
+    at: fn(&Call) -> bool,
+    see: impl FnOnce(&larder::CompactionState) -> T,
+) -> T {
+    let dir = scratch();
+    let cold = open_on(config(dir.path()), ScriptedDisk::new(at));
+    fill(&cold);
+    let (gate, hold) = Gate::new();
+    cold.disk().script([Verdict::Hold(hold)]);
+    std::thread::scope(|scope| {
+        let gate = gate;
+        scope.spawn(|| cold.run(task).unwrap());
+        gate.wait();
+        see(cold.compaction_state())
+    })
+}
+
+#[test]
+fn a_rebuild_of_the_index_is_at_four_fifths_when_all_footers_are_checked() {
+    let saves = |call: &Call| call.op == Op::Create && is_snapshot(&call.name);
+    assert_eq!(seen_at(CompactionTask::RebuildIndex, saves, |state| state.progress()), 0.8);
+}
+
+/// However slow the machine is: no longer than what has passed, times what is left to what is done.
+#[test]
+fn the_time_left_is_what_has_passed_by_what_is_left_and_done() {
+    let before = Instant::now();
+    let publishes = |call: &Call| call.op == Op::Rename && call.is_output();
+    let (progress, left, most) = seen_at(CompactionTask::CompactData, publishes, |state| {
+        std::thread::sleep(Duration::from_millis(100));
+        let left = state.time_left().expect("it is late enough to tell");
+        (state.progress(), left, before.elapsed())
+    });
+    assert_eq!(progress, 0.7);
+    let by = |elapsed: Duration| elapsed.mul_f64(0.3 / 0.7 + 1e-6);
+    assert!(by(Duration::from_millis(100)) <= left && left <= by(most), "{left:?} of {most:?}");
 }
 
 /// Every call of a compaction, but of a snapshot's 256 chunks only the first.

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
+use std::time::Duration;
 
-use larder::Codec;
 use larder::internals::compression::{
     CodecId, CompressionParameters, DecodeError, Encoded, FRAME_ROOM, compress, decompress, saves_enough,
 };
@@ -13,7 +13,10 @@ use larder::internals::efficiency_analyzer::{
     Analysis, AnalysisError, CHANGE_MARGIN, DictionarySource, MemoryEfficiencyAnalyzer, Present, Sample,
     Situation, Weights, choose, entropy_bits,
 };
+use larder::{Codec, Compression, OsDisk};
 use proptest::prelude::*;
+
+use crate::stores::{config, key, open_on, scratch};
 
 const CODECS: [Codec; 6] =
     [Codec::None, Codec::Lz4, Codec::Zstd(-7), Codec::Zstd(1), Codec::Zstd(3), Codec::Zstd(19)];
@@ -524,4 +527,50 @@ fn entropy_is_zero_for_one_byte_value_one_for_two_and_eight_for_all() {
     assert_eq!(entropy_bits([&[5_u8; 100][..]].into_iter()), 0.0);
     assert!((entropy_bits([&[0_u8; 9][..], &[1; 9]].into_iter()) - 1.0).abs() < 1e-9);
     assert!((entropy_bits([&all[..], &all].into_iter()) - 8.0).abs() < 1e-9);
+}
+
+#[test]
+fn a_dictionary_is_trained_from_eight_samples_on() {
+    let samples: Vec<Vec<u8>> =
+        (0..8).map(|n| RECORDS[n * 40..][..40].iter().flat_map(raw).collect()).collect();
+    assert!(samples.iter().map(Vec::len).sum::<usize>() > 8 << 10);
+    assert!(train_dictionary(&samples, 4 << 10).is_some());
+    assert!(train_dictionary(&samples[..7], 4 << 10).is_none());
+}
+
+/// What is remembered of an expired value is its key alone, stored as it is: nothing of how the value was stored goes
+/// with it. The task that moves it reads back what it has written, and would give up for ever.
+#[test]
+fn what_is_remembered_of_a_compressed_value_is_moved_and_found_again() {
+    for codec in [Codec::Lz4, Codec::Zstd(3)] {
+        let dir = scratch();
+        let fixed = || config(dir.path()).compression(Compression::Fixed(codec));
+        let cold = open_on(fixed(), OsDisk);
+        // So many entries of a few bytes each that saving the index would cost more than it gives.
+        for n in 0..2000 {
+            cold.insert(&key(n), &[b'a'; 300]).unwrap();
+        }
+        for n in 0..400 {
+            cold.insert_with_ttl(&key(n), &[b'b'; 300], Duration::from_secs(1)).unwrap();
+        }
+        cold.flush().unwrap();
+        let stats = cold.stats();
+        assert!(
+            stats.stored_bytes_inserted < stats.raw_bytes_inserted / 2,
+            "{codec}: nothing was compressed"
+        );
+        cold.clock().advance(1000);
+        cold.run_due().unwrap();
+        let (stats, segments) = (cold.stats(), cold.segments());
+        assert_eq!((stats.entries, stats.shadows), (1600, 400), "{codec}: {segments:?}");
+        let expiring = segments.iter().filter(|segment| segment.latest_expiry_ms.is_some());
+        assert_eq!(expiring.count(), 0, "{codec}: what has expired was moved out");
+        cold.flush().unwrap();
+        cold.abandon();
+        let cold = open_on(fixed(), OsDisk);
+        for n in 0..2000 {
+            let expected = (n >= 400).then_some(&[b'a'; 300][..]);
+            assert_eq!(cold.get(&key(n)).unwrap().as_deref(), expected, "{codec}: {n}");
+        }
+    }
 }

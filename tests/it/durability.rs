@@ -9,8 +9,8 @@ use larder::{ColdTier, ColdTierConfig, CompactionTask, Durability, Error, ErrorK
 use crate::faults::{Concern, appends};
 use crate::scripted::{Call, Op, ScriptedDisk, Verdict};
 use crate::stores::{
-    Model, START_MS, compact, config, expect_absent, expect_exactly, key, names, noise, open, open_on, put,
-    read_image, remove, scratch, wait_until, write_image,
+    Model, START_MS, compact, config, expect_absent, expect_exactly, is_segment, is_snapshot, key, names,
+    noise, open, open_on, put, read_image, rebuild, remove, scratch, wait_until, write_image,
 };
 
 /// What of a log is not durable at its end: names of files with unsynced writes, and whether names are.
@@ -327,4 +327,105 @@ fn a_manifest_of_which_one_copy_is_damaged_is_written_anew_by_the_next_start() {
     cold.close().unwrap();
     assert_ne!(manifests(), sound, "the damaged manifest is still in use");
     expect_exactly(&open(dir.path()), &model, "once more");
+}
+
+/// M3. The second copy of the commit could not be written, so the task has failed and is undone; the first copy is in the
+/// file, whole, and must not come into force at the next start.
+#[test]
+fn a_commit_of_which_only_the_first_copy_was_written_does_not_come_into_force() {
+    let mut commit = None;
+    for is_cut in [false, true] {
+        let dir = scratch();
+        let is_edit = |call: &Call| call.op == Op::Write && call.name.starts_with("MANIFEST");
+        let cold = open_on(config(dir.path()), ScriptedDisk::new(is_edit).logging());
+        let mut model = Model::new();
+        for n in 0..200 {
+            put(&cold, &mut model, key(n), noise(n.into(), 600));
+        }
+        for n in (0..200).step_by(2) {
+            remove(&cold, &mut model, &key(n));
+        }
+        // What the compaction would have to say beside its commit is said before.
+        rebuild(&cold);
+        cold.disk().take_log();
+        if let Some((edits, len)) = commit {
+            // The half of it, and no more room; then there is room again.
+            let cut = [Verdict::Short(len / 2), Verdict::Fail(IoKind::StorageFull)];
+            cold.disk().script((1..edits).map(|_| Verdict::Pass).chain(cut));
+        }
+        let outcome = cold.run(CompactionTask::CompactData);
+        assert_eq!((outcome.is_err(), cold.disk().forget_script()), (is_cut, 0), "{outcome:?}");
+        let edits: Vec<Call> = cold.disk().take_log().into_iter().filter(is_edit).collect();
+        commit = edits.last().map(|last| (edits.len(), last.len));
+        cold.abandon();
+        let cold = open(dir.path());
+        assert_eq!(cold.stats().recovery.missing_segments, 0, "cut {is_cut}");
+        expect_exactly(&cold, &model, &format!("the commit was cut: {is_cut}"));
+        cold.abandon();
+    }
+}
+
+/// R5. The pointer names one manifest, and there is only one: what it does not name is left over all the same.
+#[test]
+fn a_lost_pointer_to_the_only_manifest_costs_nothing() {
+    let dir = scratch();
+    let (cold, mut model) = (open(dir.path()), Model::new());
+    for n in 0..200 {
+        put(&cold, &mut model, key(n), noise(n.into(), 600));
+    }
+    for n in (0..200).step_by(2) {
+        remove(&cold, &mut model, &key(n));
+    }
+    cold.flush().unwrap();
+    let before = read_image(dir.path());
+    compact(&cold);
+    cold.close().unwrap();
+    let mut image = read_image(dir.path());
+    assert!(image.remove("CURRENT").is_some());
+    let victims: Vec<_> = before.into_iter().filter(|(name, _)| is_segment(name)).collect();
+    let names_of = |image: &crate::stores::Image| image.keys().filter(|name| is_segment(name)).count();
+    let kept = names_of(&image);
+    let left_over = victims.len();
+    image.extend(victims);
+    assert_eq!(names_of(&image), kept + left_over, "the compaction has replaced them all");
+    write_image(dir.path(), &image);
+    for start in 0..2 {
+        let cold = open(dir.path());
+        expect_exactly(&cold, &model, &format!("start {start}"));
+        assert_eq!(names(dir.path(), is_segment).len(), kept, "start {start}: what is left over goes");
+        cold.close().unwrap();
+    }
+}
+
+/// A restart takes the index from its snapshot: whatever a store holds, it reads no segment for it.
+#[test]
+fn a_store_that_was_closed_opens_by_its_snapshot_alone() {
+    let dir = scratch();
+    let (cold, mut model) = (open(dir.path()), Model::new());
+    for n in 0..200 {
+        put(&cold, &mut model, key(n), noise(n.into(), 600));
+    }
+    cold.close().unwrap();
+    let cold = open(dir.path());
+    let recovery = cold.stats().recovery;
+    assert_eq!((recovery.snapshot_entries, recovery.footer_rows, recovery.scanned_records), (200, 0, 0));
+    expect_exactly(&cold, &model, "reopened");
+}
+
+/// A snapshot that took the number of the one before it would be deleted in its stead.
+#[test]
+fn numbers_of_files_are_not_given_out_again_after_a_restart() {
+    let dir = scratch();
+    let cold = open(dir.path());
+    for n in 0..20 {
+        cold.insert(&key(n), &noise(n.into(), 100)).unwrap();
+    }
+    cold.close().unwrap();
+    let before = names(dir.path(), is_snapshot);
+    let cold = open(dir.path());
+    rebuild(&cold);
+    let after = names(dir.path(), is_snapshot);
+    assert!(after.last() > before.last(), "{before:?}, then {after:?}");
+    cold.abandon();
+    assert_eq!(open(dir.path()).stats().recovery.snapshot_entries, 20);
 }

@@ -424,3 +424,24 @@ fn the_largest_value_and_key_round_trip_and_are_moved_by_a_compaction() {
     cold.flush().unwrap();
     assert!(cold.get(b"noise").unwrap().as_deref() == Some(&largest[..]));
 }
+
+#[test]
+fn counting_entries_does_not_wait_for_a_writer_that_has_nothing_queued() {
+    let dir = scratch();
+    let disk = ScriptedDisk::new(|call| call.op == Op::Sync && call.is_segment());
+    let cold = open_on(config(dir.path()), disk);
+    cold.insert(b"key", b"value").unwrap();
+    let (gate, hold) = Gate::new();
+    cold.disk().script([Verdict::Hold(hold)]);
+    std::thread::scope(|scope| {
+        let gate = gate;
+        let flush = scope.spawn(|| cold.flush());
+        gate.wait();
+        // All is written; the sync takes its time.
+        let count = scope.spawn(|| cold.len());
+        wait_until("the entries are counted", || count.is_finished());
+        assert_eq!(count.join().unwrap(), 1);
+        drop(gate);
+        flush.join().unwrap().unwrap();
+    });
+}

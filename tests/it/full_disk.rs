@@ -2,13 +2,13 @@
 
 use std::io::ErrorKind as IoKind;
 
-use larder::{CompactionTask, ErrorKind};
+use larder::{CompactionTask, ErrorKind, SegmentState};
 
 use crate::faults::{Scripted, appends};
 use crate::scripted::{Call, Gate, Op, ScriptedDisk, Verdict};
 use crate::stores::{
-    Model, compact, config, expect_absent, expect_exactly, is_snapshot, key, names, noise, open, open_on,
-    put, read_file, scratch, wait_until, write_file,
+    Model, cleanup, compact, config, expect_absent, expect_exactly, is_snapshot, key, names, noise, open,
+    open_on, put, read_file, scratch, wait_until, write_file,
 };
 use crate::watched::expect_ledger;
 
@@ -262,4 +262,20 @@ fn opened_on_a_full_disk_a_store_does_not_count_on_snapshots_it_has_lost() {
     let cold = open(dir.path());
     expect_exactly(&cold, &model, "reopened");
     assert_eq!(cold.stats().recovery.damaged, 0, "the lost snapshots are forgotten: {:?}", cold.stats());
+}
+
+/// Nor does it cost a look again and again: what has expired in a segment is met once, sealed or not.
+#[test]
+fn what_has_expired_in_a_segment_that_cannot_be_sealed_is_cleaned_up_once() {
+    let dir = scratch();
+    let cold = on_a_disk_that_fills_up(dir.path());
+    cold.insert_with_ttl(b"key", b"value", std::time::Duration::from_secs(1)).unwrap();
+    cold.flush().unwrap();
+    cold.disk().start_failing();
+    cold.clock().advance(1500);
+    let report = cleanup(&cold);
+    assert_eq!((report.expired_removed, report.segments_checked), (1, 1), "{report:?}");
+    assert_eq!(cold.segments()[0].state, SegmentState::Active);
+    assert_eq!(cleanup(&cold).segments_checked, 0, "there is nothing left to look for");
+    assert!(cold.run_due().unwrap() < 10);
 }

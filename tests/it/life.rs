@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use larder::internals::frontier::Frontier;
-use larder::internals::metadata_index::EntryId;
+use larder::internals::metadata_index::{
+    EntryId, IndexEntry, Location, MetadataIndex, PARTITIONS, SizeClass,
+};
 use larder::{ColdTier, ColdTierConfig, CompactionTask, Maintenance, ManualClock, OsDisk, TaskReport, Ttl};
 
 pub fn config(dir: &std::path::Path) -> ColdTierConfig {
@@ -126,4 +128,25 @@ fn numbers_that_arrive_out_of_order_are_caught_up_with_and_a_late_one_of_its_key
     assert_eq!(frontier.next(), 15);
     assert!(frontier.arrive(15, id(3)), "what has arrived in order is older");
     assert_eq!(frontier.next(), 16);
+}
+
+/// Partitions are made to fit what a snapshot holds: a start takes no more memory than the store did before it.
+#[test]
+fn an_index_that_was_loaded_takes_about_the_memory_of_one_that_grew() {
+    let (grown, loaded) = (MetadataIndex::default(), MetadataIndex::default());
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..400_000 {
+        let entry = IndexEntry {
+            location: Location { slot: random.u32(..1000), offset: 64 * random.u32(..1000) },
+            size: SizeClass::of(500),
+        };
+        grown.set(EntryId::of(random.u64(..)), entry);
+    }
+    for number in 0..PARTITIONS as u16 {
+        let slots = grown.packed_partition(number);
+        assert_eq!(loaded.load_partition(number, &slots, |entry| entry), Some(slots.len() as u64));
+        assert_eq!(loaded.partition(number), grown.partition(number));
+    }
+    let (grown, loaded) = (grown.resident_bytes(), loaded.resident_bytes());
+    assert!(loaded <= grown + grown / 10, "{loaded} bytes loaded, {grown} grown");
 }

@@ -11,6 +11,7 @@ mod compaction; // what a compaction keeps, gives back and leaves behind, stoppe
 mod compaction_histories; // what stays away over many compactions; four threads while all tasks run
 mod compression; // codecs and dictionaries: every byte back, damage refused
 mod config; // what is refused by name, who may open a directory, newer and foreign files
+mod due; // what maintenance does by itself, at which bound, and in which order
 mod durability; // what is synced when, and what stands after a sync that failed
 mod eviction; // what goes at capacity, and who learns of it
 mod expiry; // to the millisecond, for good, and whole segments unread
@@ -31,3 +32,4 @@ mod torn_tail; // a killed store, its segment cut at every length
 mod tuning; // what is measured, decided, applied, kept and cleaned up
 mod tuning_by_itself; // the brief look at a new store, the thorough one behind it, and rest
 mod tuning_classes; // choices by size, the gate, the explanation, several dictionaries
+mod unreadable; // damage met while the store is open: what it costs, and what is left alone

@@ -535,3 +535,32 @@ fn maintenance_does_not_wait_behind_what_is_queued() {
     drop(gate);
     cold.flush().unwrap();
 }
+
+/// A process that is being started has copies of all descriptors until it runs its program. The lock was given up by
+/// closing its file alone, and so a store that had been closed was in use for a moment more.
+#[test]
+fn a_store_that_was_closed_opens_at_once_while_other_threads_start_processes() {
+    let dir = scratch();
+    let enough = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !enough.load(Ordering::SeqCst) {
+                    drop(std::process::Command::new("true").status());
+                }
+            });
+        }
+        let opened: Vec<bool> = (0..300)
+            .map(|_| {
+                let opened = larder::ColdTier::open_with(
+                    config(dir.path()),
+                    larder::OsDisk,
+                    larder::ManualClock::new(START_MS),
+                );
+                opened.is_ok_and(|cold| cold.close().is_ok())
+            })
+            .collect();
+        enough.store(true, Ordering::SeqCst);
+        assert!(opened.iter().all(|is_open| *is_open), "{opened:?}");
+    });
+}

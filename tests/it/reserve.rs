@@ -55,6 +55,18 @@ fn expect_relief<D: Disk>(cold: &ColdTier<D, ManualClock>, dir: &Path, model: &m
     expect_ledger(cold, dir, when);
 }
 
+/// Under eight megabytes it would be much beside what the store takes.
+#[test]
+fn a_small_store_keeps_no_reserve_until_it_has_grown() {
+    let dir = scratch();
+    let cold = open_on(config(dir.path()).segment_bytes(256 << 10), OsDisk);
+    for (keys, is_kept) in [(0..4000, false), (4000..10_000, true)] {
+        keys.for_each(|n| cold.insert(&key(n), &noise(n.into(), 1000)).unwrap());
+        compact(&cold);
+        assert_eq!(names(dir.path(), |name| name == "RESERVE").len(), usize::from(is_kept));
+    }
+}
+
 #[test]
 fn on_a_disk_that_others_have_filled_garbage_is_given_back_by_itself() {
     // From nothing at all to room that ends in mid-copy of a round, in its commit, or in the snapshot before it.

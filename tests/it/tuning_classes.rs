@@ -63,6 +63,7 @@ fn bytes_stored(
     for (key, value) in entries {
         cold.insert(&key, &value).unwrap();
     }
+    cold.flush().unwrap();
     cold.stats().stored_bytes_inserted - before
 }
 
@@ -411,4 +412,21 @@ fn what_storing_anew_saves_is_measured_again_after_a_restart_and_for_those_who_w
     let after = cold.stats().segment_bytes;
     assert!(after + (100 << 10) < before, "{after} of {before}");
     expect_exactly(&cold, &model, "stored anew by itself");
+}
+
+/// As many as a judgement takes, and hardly more: the others are sampled by their number.
+#[test]
+fn a_class_of_few_large_entries_is_sampled_often_enough_and_no_more() {
+    let dir = scratch();
+    let cold = open_on(tuned(dir.path()), OsDisk);
+    for n in 0..4000 {
+        cold.insert(&key(n), &json(n, 1)).unwrap();
+    }
+    for n in 0..600 {
+        cold.insert(&blob_key(n), &noise(n.into(), 10_000)).unwrap();
+    }
+    let report = tune(&cold);
+    let sampled = |raw_bytes: usize| report.classes[class_of(raw_bytes)].sampled_entries;
+    let (small, large) = (sampled(400), sampled(10_000));
+    assert!((200..=260).contains(&large) && small + large == 1000, "{small} small ones, {large} large ones");
 }

@@ -233,7 +233,7 @@ impl AdvisedDisk {
 
 impl Disk for AdvisedDisk {
     type File = AdvisedFile;
-    type Lock = File;
+    type Lock = <OsDisk as Disk>::Lock;
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         OsDisk.create_dir(dir)
@@ -267,7 +267,7 @@ impl Disk for AdvisedDisk {
         OsDisk.list(dir)
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Option<File>> {
+    fn lock(&self, path: &Path) -> io::Result<Option<Self::Lock>> {
         OsDisk.lock(path)
     }
 }

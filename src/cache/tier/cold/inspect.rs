@@ -20,7 +20,7 @@ use super::serialization::segment::{SEGMENT_HEADER_BYTES, SegmentIdentity};
 use super::view::{SegmentInfo, add_accounts, compression_choice, segment_infos};
 use crate::cache::stats::ColdStats;
 use crate::error::{Error, Result};
-use crate::io::{Disk, DiskFile, OsDisk};
+use crate::io::{Disk, DiskFile, OsDisk, OsLock};
 
 /// What a store holds, as recovery would find it.
 #[derive(Clone, Debug)]
@@ -295,14 +295,14 @@ fn require_store(disk: &OsDisk, dir: &Path) -> Result<()> {
 }
 
 /// The lock of a store, damaged as it may be: one without a lock file has never been opened here.
-pub(super) fn take_lock_of(disk: &OsDisk, dir: &Path) -> Result<Option<std::fs::File>> {
+pub(super) fn take_lock_of(disk: &OsDisk, dir: &Path) -> Result<Option<OsLock>> {
     match require_store(disk, dir) {
         Ok(()) => take_lock(disk, dir).map(Some),
         Err(_) => Ok(None),
     }
 }
 
-fn lock_store(disk: &OsDisk, dir: &Path) -> Result<std::fs::File> {
+fn lock_store(disk: &OsDisk, dir: &Path) -> Result<OsLock> {
     require_store(disk, dir)?;
     take_lock(disk, dir)
 }
