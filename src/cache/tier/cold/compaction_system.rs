@@ -51,9 +51,6 @@ use crate::io::Disk;
 /// Nobody uses a store that has not been called for so long: what pays is done, though it is not pressing.
 const IDLE_AFTER: Duration = Duration::from_millis(200);
 
-/// A store that has never been tuned and holds fewer entries gets a brief look first, if it is tuned by itself.
-pub(super) const BRIEF_ENTRIES_MAX: u64 = 50_000;
-
 /// While a compaction runs, the brake on writers is looked after this often.
 const BRAKE_INTERVAL: Duration = Duration::from_millis(50);
 

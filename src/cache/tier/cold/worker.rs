@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use super::compaction_system::CompactionSystem;
 use super::compaction_system::policy::{Due, Garbage, Pulse, Trigger, choose_task, wants_quiet};
-use super::compaction_system::{BRIEF_ENTRIES_MAX, CompactionSystem};
 use super::message::{TaskRequest, ToWriter};
 use super::report::{CompactionReport, CompactionTask, TaskReport};
 use super::serialization::edit::ManifestState;
@@ -21,6 +21,8 @@ use crate::config::{Compression, Maintenance};
 use crate::error::{ErrorKind, Result};
 use crate::io::Disk;
 
+/// A store that has never been tuned and holds fewer entries gets a brief look first, if it is tuned by itself.
+const BRIEF_ENTRIES_MAX: u64 = 50_000;
 /// Outdated segments measured at one look: some 5 ms each.
 const MEASURED_AT_ONCE: usize = 16;
 /// Time between two looks at whether anybody uses the store, while there is something to do for when nobody does.

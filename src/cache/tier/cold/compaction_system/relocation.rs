@@ -36,9 +36,10 @@ const WRITE_BYTES: usize = 1 << 20;
 /// Longest segment file that is read whole.
 const VICTIM_BYTES_MAX: u64 = 256 << 20;
 
-/// Survivors that several threads work at before they are written, and how many of them one takes at a time.
-const SHARED_AT_ONCE: usize = 4096;
-const SHARED_PART: usize = 256;
+/// Bytes of records that several threads work at before they are written: the task cannot be stopped meanwhile.
+const SHARED_BYTES: u64 = 1 << 20;
+/// Parts that they are dealt out in, so that all have done at about the same time.
+const SHARED_PARTS: usize = 16;
 
 /// A row of a victim that has to survive.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +119,8 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
     }
 
     /// Copies the survivors of one victim; `copied` is told the bytes done after each record and may stop the task.
-    /// `threads` says how many may work at records that are stored anew; it is asked again and again.
+    /// `threads` says how many may work at records that are stored anew, and read the output back; it is asked again and
+    /// again.
     pub(super) fn copy(
         &mut self,
         identity: &SegmentIdentity,
@@ -134,13 +136,14 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
         let bytes = self.shared.disk.open_read(&path).and_then(|file| read_all(&file, VICTIM_BYTES_MAX));
         let bytes = bytes.map_err(|error| Error::io("read", &path, error))?;
         let victim = Source { identity, bytes: &bytes, recompress };
+        self.threads = 1;
         let mut ahead = VecDeque::new();
         for (number, survivor) in survivors.iter().enumerate() {
             if recompress && ahead.is_empty() {
                 self.threads = threads();
                 if self.threads > 1 {
-                    let next = &survivors[number..survivors.len().min(number + SHARED_AT_ONCE)];
-                    ahead = victim.make_ready_together(self.shared, self.threads, next);
+                    ahead =
+                        victim.make_ready_together(self.shared, self.threads, next_of(&survivors[number..]));
                 }
             }
             let ready = match ahead.pop_front() {
@@ -372,8 +375,9 @@ impl Source<'_> {
         survivors: &[Survivor],
     ) -> VecDeque<Option<Ready>> {
         let mut ready: VecDeque<Option<Ready>> = survivors.iter().map(|_| None).collect();
-        let places = ready.make_contiguous().chunks_mut(SHARED_PART);
-        let parts = survivors.chunks(SHARED_PART).zip(places);
+        let part = survivors.len().div_ceil(SHARED_PARTS).max(1);
+        let places = ready.make_contiguous().chunks_mut(part);
+        let parts = survivors.chunks(part).zip(places);
         let work = |scratch: &mut Scratch, (survivors, places): (&[Survivor], &mut [Option<Ready>])| {
             for (survivor, place) in survivors.iter().zip(places) {
                 *place = self.make_ready(shared, survivor, scratch);
@@ -421,6 +425,16 @@ impl Source<'_> {
         let meta = record.verify(sum, self.identity.nonce, survivor.row.offset.into()).ok()?;
         (meta.sequence == survivor.row.sequence).then_some((meta, sum))
     }
+}
+
+/// The first survivors, [`SHARED_BYTES`] of them and one more.
+fn next_of(survivors: &[Survivor]) -> &[Survivor] {
+    let mut bytes = 0;
+    let whole = survivors.iter().take_while(|survivor| {
+        bytes += survivor.bytes;
+        bytes <= SHARED_BYTES
+    });
+    &survivors[..survivors.len().min(whole.count() + 1)]
 }
 
 fn tombstone_of(meta: RecordMeta, raw: &[u8]) -> Ready {
