@@ -1,24 +1,26 @@
 //! What maintenance does by itself: at which bound, in which order, and what it leaves for later. Decisions alone: the
 //! store's clock stands still, and `run_due` does all that is due before it returns.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use larder::{
-    Admission, Codec, ColdTier, ColdTierConfig, Compression, Durability, ManualClock, OsDisk, SegmentState,
+    Admission, Clock, Codec, ColdTier, ColdTierConfig, Compression, Durability, ManualClock, OsDisk,
+    SegmentState,
 };
 
-use crate::scripted::{Op, ScriptedDisk};
+use crate::scripted::{Call, Op, ScriptedDisk};
 use crate::stores::*;
 use crate::watched::CAPACITY;
 
-type Logged = ColdTier<ScriptedDisk, ManualClock>;
+type Logged<C = ManualClock> = ColdTier<ScriptedDisk, C>;
 
 fn open_logged(config: ColdTierConfig) -> Logged {
     open_on(config, ScriptedDisk::new(|_| false).logging())
 }
 
 /// Values of 600 bytes, a hundred a segment, until there are so many sealed segments. Returns the entries.
-fn fill_segments(cold: &Logged, segments: usize) -> u32 {
+fn fill_segments(cold: &Logged<impl Clock>, segments: usize) -> u32 {
     let mut number = 0;
     while cold.segments().iter().filter(|it| it.state == SegmentState::Sealed).count() < segments {
         for _ in 0..20 {
@@ -31,7 +33,7 @@ fn fill_segments(cold: &Logged, segments: usize) -> u32 {
 }
 
 /// The segment files removed since the last look, in order.
-fn removed(cold: &Logged) -> Vec<String> {
+fn removed(cold: &Logged<impl Clock>) -> Vec<String> {
     let log = cold.disk().take_log();
     log.into_iter().filter(|call| call.op == Op::Remove && call.is_segment()).map(|call| call.name).collect()
 }
@@ -141,6 +143,65 @@ fn a_segment_is_sealed_for_its_age_although_nothing_else_happens() {
     cold.flush().unwrap();
     cold.clock().advance(500);
     wait_until("the segment is sealed", || cold.segments()[0].state == SegmentState::Sealed);
+}
+
+/// Seconds of [`ByRemovals`].
+static SECONDS: AtomicU64 = AtomicU64::new(0);
+
+/// Time that goes on by a second whenever a segment goes.
+struct ByRemovals;
+
+impl ByRemovals {
+    fn second_by_removal(call: &Call) -> bool {
+        if call.op == Op::Remove && call.is_segment() {
+            SECONDS.fetch_add(1, Ordering::SeqCst);
+        }
+        false
+    }
+}
+
+impl Clock for ByRemovals {
+    fn wall_ms(&self) -> u64 {
+        START_MS + self.monotonic_ms()
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        1000 * SECONDS.load(Ordering::SeqCst)
+    }
+}
+
+/// A busy store may always have something that has just expired: by the time one cleanup has ended, the next one is due.
+#[test]
+fn cleanups_that_are_always_due_do_not_keep_a_compaction_waiting() {
+    let dir = scratch();
+    let disk = ScriptedDisk::new(ByRemovals::second_by_removal).logging();
+    let cold = ColdTier::open_with(config(dir.path()).dead_ratio_max(0.25), disk, ByRemovals).unwrap();
+    let entries = fill_segments(&cold, 100);
+    let lasting = segment_names(&cold);
+    // Thirty segments of which one expires each second.
+    for second in 0..30 {
+        for number in 0..100 {
+            let key = key(entries + 100 * second + number);
+            cold.insert_with_ttl(&key, &noise(number.into(), 600), Duration::from_secs(100)).unwrap();
+        }
+        cold.len(); // hands over
+        SECONDS.fetch_add(1, Ordering::SeqCst);
+    }
+    let expiring = segment_names(&cold);
+    for number in (0..entries).filter(|number| number % 100 < 80) {
+        cold.remove(&key(number)).unwrap();
+    }
+    cold.len(); // hands over
+    SECONDS.fetch_add(70, Ordering::SeqCst);
+    cold.disk().take_log();
+    cold.run_due().unwrap();
+    let removed = removed(&cold);
+    let is_expired = |name: &String| expiring.contains(name) && !lasting.contains(name);
+    let expired = removed.iter().filter(|name| is_expired(name)).count();
+    let in_a_row = removed.chunk_by(|a, b| is_expired(a) && is_expired(b)).map(<[_]>::len).max().unwrap_or(0);
+    assert!(expired >= 30 && cold.stats().compactions > 5, "{expired} expired: {removed:?}");
+    // Those that expire while a round of a compaction gives back its victims, sixteen at most, and not all the others.
+    assert!(in_a_row <= 16, "{in_a_row} expired ones in a row: {removed:?}");
 }
 
 /// Nobody has measured that the codec of the configuration suits what is there already.
