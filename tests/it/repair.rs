@@ -2,6 +2,7 @@
 
 use larder::{ColdTier, ColdTierConfig, RepairReport};
 
+use crate::scripted::{Call, Gate, Op, ScriptedDisk, Verdict};
 use crate::stores::*;
 
 fn fixture() -> Image {
@@ -121,6 +122,68 @@ fn of_a_damaged_record_nothing_older_is_saved() {
     let (report, saved) = repair_of(&image, false);
     assert_eq!(report.damaged, 1, "{report:?}");
     assert!(saved == model);
+}
+
+/// Where in the segment files the bytes are.
+fn copies_of(wanted: &[u8], image: &Image) -> Vec<(String, usize)> {
+    let place = |(name, bytes): (&String, &Vec<u8>)| {
+        let at = bytes.windows(wanted.len()).position(|window| window == wanted)?;
+        name.starts_with("seg-").then(|| (name.clone(), at))
+    };
+    image.iter().filter_map(place).collect()
+}
+
+/// A directory as a kill leaves it in mid-compaction, at the first such call when `wanted` is there twice.
+fn killed_in_a_compaction(at: fn(&Call) -> bool, wanted: &[u8]) -> (Image, Model) {
+    let dir = scratch();
+    let (cold, mut model) = (open_on(config(dir.path()), ScriptedDisk::new(at)), Model::new());
+    for n in 0..400 {
+        put(&cold, &mut model, key(n), noise(n.into(), 300));
+    }
+    for n in (0..400).step_by(2) {
+        remove(&cold, &mut model, &key(n));
+    }
+    cold.flush().unwrap();
+    let (gate, hold) = Gate::new();
+    cold.disk().script((0..100).map(|_| Verdict::Hold(hold.clone())));
+    let image = std::thread::scope(|scope| {
+        let gate = gate;
+        scope.spawn(|| compact(&cold));
+        loop {
+            gate.wait();
+            let image = read_image(dir.path());
+            if copies_of(wanted, &image).len() == 2 {
+                return image;
+            }
+            gate.release.send(()).unwrap();
+        }
+    });
+    (image, model)
+}
+
+/// What a compaction wrote before it was cut short is a copy of what is in force, and what it replaced is one of what
+/// is in force by then: either serves where the other is damaged.
+#[test]
+fn a_damaged_record_of_which_a_cut_compaction_left_a_copy_is_saved() {
+    let moments: [(&str, fn(&Call) -> bool); 3] = [
+        ("the output has not got its name", |call| call.op == Op::Rename && call.is_output()),
+        ("nothing is committed", |call| call.op == Op::Write && call.name.starts_with("MANIFEST")),
+        ("the old one has not been deleted", |call| call.op == Op::Remove && call.is_segment()),
+    ];
+    let wanted = noise(101, 300);
+    for (moment, at) in moments {
+        let (image, model) = killed_in_a_compaction(at, &wanted);
+        let copies = copies_of(&wanted, &image);
+        for (name, at) in &copies {
+            let mut image = image.clone();
+            image.get_mut(name).unwrap()[*at] ^= 1;
+            for only_sure in [false, true] {
+                let (report, saved) = repair_of(&image, only_sure);
+                assert!(saved == model, "{moment}, {name} is damaged: {report:?}");
+                assert_eq!((report.damaged, report.doubtful_saved), (0, 0), "{moment}, {name}: {report:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@
 //! The damaged store is read, and not changed.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::core::adoption::adopt_unknown;
@@ -20,7 +20,8 @@ use super::core::segment::{decode_record, read_footer, read_record, scan_records
 use super::dictionary::{Dictionary, DictionaryTable};
 use super::handle::ColdTier;
 use super::inspect::take_lock_of;
-use super::metadata_index::{EntryId, Location};
+use super::metadata_index::{EntryId, IndexEntry, Location};
+use super::serialization;
 use super::serialization::dictionary::{DICTIONARY_BYTES_LIMIT, decode_dictionary, dictionary_bytes_of};
 use super::serialization::footer::FooterRow;
 use super::serialization::record::RECORD_HEADER_BYTES;
@@ -35,7 +36,7 @@ use crate::io::{Disk, DiskFile, OsDisk, OsFile, read_all};
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct RepairReport {
-    /// Segment files read.
+    /// Segment files read, what a task was still writing among them.
     pub segments: u64,
     /// Of these, files that the manifest does not name, or all where there is none.
     pub segments_unknown: u64,
@@ -59,10 +60,17 @@ pub struct RepairReport {
 #[derive(Clone, Copy)]
 struct Found {
     sequence: u64,
-    segment: u64,
-    offset: u32,
+    at: Place,
+    /// Where the same record lies damaged: a relocation that was cut short has left this one, or that one.
+    damaged_twin: Option<Place>,
     expires_at_ms: u64,
     kind: FoundKind,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    segment: u64,
+    offset: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,6 +83,7 @@ enum FoundKind {
 
 struct Segment {
     identity: SegmentIdentity,
+    path: PathBuf,
     file: OsFile,
     /// Its slot in the index; `None` if the manifest does not name it.
     slot: Option<u32>,
@@ -109,7 +118,7 @@ pub fn repair(
         return Err(Error::config("copy", format!("{} is not empty", copy.dir.display())));
     }
     let mut repair = Repair::look(&disk, dir)?;
-    let newest = repair.newest_records(dir)?;
+    let newest = repair.newest_records()?;
     let cold = ColdTier::open(copy)?;
     let total = newest.len().max(1);
     for (done, (id, found)) in newest.into_iter().enumerate() {
@@ -159,7 +168,12 @@ impl Repair {
         }
         for name in &files {
             if let FileKind::Segment(id) = names::kind_of(name) {
-                repair.take_segment(disk, &dir.join(name), id);
+                repair.take_segment(disk, dir.join(name), id);
+            }
+        }
+        for name in &files {
+            if let Some(id) = names::output_of(name) {
+                repair.take_output(disk, dir.join(name), id);
             }
         }
         if repair.segments.is_empty() {
@@ -194,45 +208,65 @@ impl Repair {
     }
 
     /// Identity from the manifest, or from the header: either serves.
-    fn take_segment(&mut self, disk: &OsDisk, path: &Path, id: u64) {
-        let entry = self.known.as_ref().and_then(|(loaded, _)| loaded.state.segments.get(&id)).cloned();
-        let file = match disk.open_read(path) {
+    fn take_segment(&mut self, disk: &OsDisk, path: PathBuf, id: u64) {
+        let entry = self.known.as_ref().and_then(|(loaded, _)| loaded.state.segments.get(&id));
+        let (identity, slot) = (entry.map(|entry| entry.identity), entry.map(|entry| entry.slot));
+        let file = match disk.open_read(&path) {
             Ok(file) => file,
-            Err(error) => return self.warn(path, error),
+            Err(error) => return self.warn(&path, error),
         };
-        let mut header = [0; SEGMENT_HEADER_BYTES];
-        let got = file.read_full_at(&mut header, 0).unwrap_or(0);
-        let identity = match (&entry, SegmentIdentity::decode(&header[..got])) {
-            (Some(entry), _) => entry.identity,
-            (None, Ok(identity)) => identity,
-            (None, Err(error)) => return self.warn(path, format_args!("{error}: nobody knows its records")),
+        let identity = match identity.map_or_else(|| identity_of(&file), Ok) {
+            Ok(identity) => identity,
+            Err(error) => return self.warn(&path, format_args!("{error}: nobody knows its records")),
         };
+        self.add_segment(id, Segment { identity, path, file, slot });
+    }
+
+    /// What a task was writing when it was cut short. It holds copies of what others hold, and serves where they are damaged.
+    fn take_output(&mut self, disk: &OsDisk, path: PathBuf, id: u64) {
+        let file = match disk.open_read(&path) {
+            Ok(file) => file,
+            Err(error) => return self.warn(&path, error),
+        };
+        // Without a header it had only been begun.
+        if let (Ok(identity), false) = (identity_of(&file), self.segments.contains_key(&id)) {
+            self.add_segment(id, Segment { identity, path, file, slot: None });
+        }
+    }
+
+    fn add_segment(&mut self, id: u64, segment: Segment) {
         let store_id = self.known.as_ref().map(|(loaded, _)| loaded.state.store_id);
-        if store_id.is_some_and(|store_id| store_id != identity.store_id) {
-            return self.warn(path, "of another store");
+        if store_id.is_some_and(|store_id| store_id != segment.identity.store_id) {
+            return self.warn(&segment.path, "of another store");
         }
         self.report.segments += 1;
-        self.report.segments_unknown += u64::from(entry.is_none());
-        self.segments.insert(id, Segment { identity, file, slot: entry.map(|entry| entry.slot) });
+        self.report.segments_unknown += u64::from(segment.slot.is_none());
+        self.segments.insert(id, segment);
     }
 
     /// Of each key the record with the highest sequence number, damaged ones that a footer tells of among them.
-    fn newest_records(&mut self, dir: &Path) -> Result<HashMap<EntryId, Found>> {
+    fn newest_records(&mut self) -> Result<HashMap<EntryId, Found>> {
         let mut newest: HashMap<EntryId, Found> = HashMap::new();
         let mut take = |row: &FooterRow, segment: u64, kind: FoundKind| {
             let (sequence, expires_at_ms) = (row.sequence, row.expires_at_ms);
-            let found = Found { sequence, segment, offset: row.offset, expires_at_ms, kind };
-            let known = newest.entry(EntryId::of(row.hash)).or_insert(found);
-            // A relocation leaves the same record twice for a while; a whole one is as good as the other.
-            let is_better = known.kind == FoundKind::Damaged && kind != FoundKind::Damaged;
-            if sequence > known.sequence || (sequence == known.sequence && is_better) {
-                *known = found;
+            let at = Place { segment, offset: row.offset };
+            let found = Found { sequence, at, damaged_twin: None, expires_at_ms, kind };
+            let Some(known) = newest.get_mut(&EntryId::of(row.hash)) else {
+                newest.insert(EntryId::of(row.hash), found);
+                return;
+            };
+            match (known.kind == FoundKind::Damaged, kind == FoundKind::Damaged) {
+                _ if sequence > known.sequence => *known = found,
+                _ if sequence < known.sequence => {}
+                // A relocation leaves the same record twice for a while; a whole one is as good as the other.
+                (true, false) => *known = Found { damaged_twin: Some(known.at), ..found },
+                (false, true) => known.damaged_twin = Some(at),
+                _ => {}
             }
         };
         for (id, segment) in &self.segments {
-            let path = names::segment(dir, *id);
             let scan = scan_records(&segment.file, &segment.identity, self.hash_seed, &self.dictionaries)
-                .map_err(|error| Error::io("read", &path, error))?;
+                .map_err(|error| Error::io("read", &segment.path, error))?;
             self.report.records += scan.rows.len() as u64;
             for row in &scan.rows {
                 take(row, *id, if row.tombstone { FoundKind::Tombstone } else { FoundKind::Value });
@@ -249,18 +283,24 @@ impl Repair {
         Ok(newest)
     }
 
+    fn location_of(&self, place: Place) -> Option<Location> {
+        let slot = self.segments[&place.segment].slot?;
+        Some(Location { slot, offset: place.offset })
+    }
+
     /// Whether recovery's index vouches for a record, or against it; `None`: it cannot tell.
     fn is_in_force(&self, id: EntryId, found: &Found) -> Option<bool> {
         let (loaded, recovered) = self.known.as_ref()?;
-        let slot = self.segments[&found.segment].slot;
-        let here = slot.map(|slot| Location { slot, offset: found.offset });
-        match recovered.index.get(id) {
-            Some(entry) if Some(entry.location) == here => return Some(!entry.is_shadow()),
-            _ => {}
+        let is_indexed = |entry: &IndexEntry| {
+            let places = [Some(found.at), found.damaged_twin];
+            places.into_iter().flatten().any(|place| self.location_of(place) == Some(entry.location))
+        };
+        if let Some(entry) = recovered.index.get(id).filter(is_indexed) {
+            return Some(!entry.is_shadow());
         }
         let manifest_lost_edits = loaded.broken || loaded.state.damaged;
         let given_up = recovered.stats.given_up > 0 && found.sequence <= recovered.watermark;
-        match slot {
+        match self.segments[&found.at.segment].slot {
             // A leftover of a task that was cut short, unless the manifest has forgotten it.
             None => (!manifest_lost_edits).then_some(false),
             Some(_) => (!given_up && !manifest_lost_edits).then_some(false),
@@ -291,7 +331,7 @@ impl Repair {
             }
             self.report.doubtful_saved += 1;
         }
-        self.copy(cold, found)
+        self.copy(cold, found.at)
     }
 
     /// What the index vouches for although another record of the key was found that is dead, a leftover or in doubt.
@@ -300,15 +340,14 @@ impl Repair {
         let Some(entry) = recovered.index.get(id).filter(|entry| !entry.is_shadow()) else { return Ok(()) };
         let at = self.segments.iter().find(|(_, segment)| segment.slot == Some(entry.location.slot));
         let Some((segment, _)) = at else { return Ok(()) };
-        let (segment, offset) = (*segment, entry.location.offset);
-        self.copy(cold, Found { sequence: 0, segment, offset, expires_at_ms: 0, kind: FoundKind::Value })
+        self.copy(cold, Place { segment: *segment, offset: entry.location.offset })
     }
 
-    fn copy(&mut self, cold: &ColdTier, found: Found) -> Result<()> {
-        let segment = &self.segments[&found.segment];
+    fn copy(&mut self, cold: &ColdTier, at: Place) -> Result<()> {
+        let segment = &self.segments[&at.segment];
         let (mut buffer, mut raw) = (Vec::new(), Vec::new());
         let read =
-            read_record(&segment.file, &segment.identity, found.offset, 0, &mut buffer, &self.dictionaries);
+            read_record(&segment.file, &segment.identity, at.offset, 0, &mut buffer, &self.dictionaries);
         let Ok(record) = read else {
             self.report.damaged += 1;
             return Ok(());
@@ -330,4 +369,11 @@ impl Repair {
         self.report.saved += 1;
         Ok(())
     }
+}
+
+/// What a segment's header says.
+fn identity_of(file: &OsFile) -> serialization::Result<SegmentIdentity> {
+    let mut header = [0; SEGMENT_HEADER_BYTES];
+    let got = file.read_full_at(&mut header, 0).unwrap_or(0);
+    SegmentIdentity::decode(&header[..got])
 }

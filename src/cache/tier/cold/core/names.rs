@@ -13,6 +13,9 @@ pub const TUNING: &str = "TUNING";
 /// Room kept for maintenance on a full disk.
 pub const RESERVE: &str = "RESERVE";
 
+/// Ends the name of what is being written.
+const TEMPORARY: &str = ".tmp";
+
 /// What a file in the directory is, judged by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
@@ -37,7 +40,7 @@ pub fn kind_of(name: &str) -> FileKind {
     if [LOCK, CURRENT, TUNING, RESERVE].contains(&name) {
         return FileKind::Fixed;
     }
-    if let Some(stem) = name.strip_suffix(".tmp") {
+    if let Some(stem) = name.strip_suffix(TEMPORARY) {
         // Only names that we make: a stranger's `notes.tmp` is not ours to delete.
         return match kind_of(stem) {
             FileKind::Foreign => FileKind::Foreign,
@@ -62,6 +65,14 @@ pub fn kind_of(name: &str) -> FileKind {
             }
         }
         _ => FileKind::Foreign,
+    }
+}
+
+/// The number of the segment that was being written under a name.
+pub fn output_of(name: &str) -> Option<u64> {
+    match kind_of(name.strip_suffix(TEMPORARY)?) {
+        FileKind::Segment(id) => Some(id),
+        _ => None,
     }
 }
 
@@ -100,6 +111,6 @@ pub fn manifest(dir: &Path, number: u64) -> PathBuf {
 /// Where a file is written before it takes its name.
 pub fn temporary(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".tmp");
+    name.push(TEMPORARY);
     PathBuf::from(name)
 }
