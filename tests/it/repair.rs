@@ -124,6 +124,9 @@ fn of_a_damaged_record_nothing_older_is_saved() {
     assert!(saved == model);
 }
 
+/// Picks a call at which a compaction is cut short.
+type Moment = fn(&Call) -> bool;
+
 /// Where in the segment files the bytes are.
 fn copies_of(wanted: &[u8], image: &Image) -> Vec<(String, usize)> {
     let place = |(name, bytes): (&String, &Vec<u8>)| {
@@ -134,7 +137,7 @@ fn copies_of(wanted: &[u8], image: &Image) -> Vec<(String, usize)> {
 }
 
 /// A directory as a kill leaves it in mid-compaction, at the first such call when `wanted` is there twice.
-fn killed_in_a_compaction(at: fn(&Call) -> bool, wanted: &[u8]) -> (Image, Model) {
+fn killed_in_a_compaction(at: Moment, wanted: &[u8]) -> (Image, Model) {
     let dir = scratch();
     let (cold, mut model) = (open_on(config(dir.path()), ScriptedDisk::new(at)), Model::new());
     for n in 0..400 {
@@ -165,7 +168,7 @@ fn killed_in_a_compaction(at: fn(&Call) -> bool, wanted: &[u8]) -> (Image, Model
 /// is in force by then: either serves where the other is damaged.
 #[test]
 fn a_damaged_record_of_which_a_cut_compaction_left_a_copy_is_saved() {
-    let moments: [(&str, fn(&Call) -> bool); 3] = [
+    let moments: [(&str, Moment); 3] = [
         ("the output has not got its name", |call| call.op == Op::Rename && call.is_output()),
         ("nothing is committed", |call| call.op == Op::Write && call.name.starts_with("MANIFEST")),
         ("the old one has not been deleted", |call| call.op == Op::Remove && call.is_segment()),
