@@ -62,18 +62,23 @@ pub trait DiskFile: Send + Sync + 'static {
         write_zeros(self, bytes)
     }
 
+    /// As [`read_at`](Self::read_at), but does not wait for the disk: what is not in memory is
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock). Files that cannot tell read as always.
+    fn read_cached_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read_at(buf, offset)
+    }
+
+    /// Says that these bytes will be read soon, so that the disk can begin. Advice: whatever comes of it, they can be read.
+    fn will_need(&self, _offset: u64, _bytes: u64) {}
+
     /// Reads until `buf` is full or the file ends; returns the bytes read.
     fn read_full_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut done = 0;
-        while done < buf.len() {
-            match self.read_at(&mut buf[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(done)
+        read_full(buf, offset, |buf, offset| self.read_at(buf, offset))
+    }
+
+    /// Likewise, of what is in memory.
+    fn read_cached_full_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        read_full(buf, offset, |buf, offset| self.read_cached_at(buf, offset))
     }
 
     /// Writes all of `buf` at `offset`.
@@ -89,6 +94,23 @@ pub trait DiskFile: Send + Sync + 'static {
         }
         Ok(())
     }
+}
+
+fn read_full(
+    buf: &mut [u8],
+    offset: u64,
+    read_at: impl Fn(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buf.len() {
+        match read_at(&mut buf[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
 }
 
 /// Allocates a file by writing it.

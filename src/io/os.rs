@@ -4,9 +4,13 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+#[cfg(target_os = "linux")]
+use std::{io::IoSliceMut, num::NonZero};
 
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
+#[cfg(target_os = "linux")]
+use rustix::{fs::Advice, io::ReadWriteFlags};
 
 use super::{Disk, DiskFile, write_zeros};
 
@@ -111,6 +115,20 @@ impl DiskFile for OsFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         // Past libc, whose `pread` is a place where threads may be cancelled: that costs a read of a cached page 3 %.
         Ok(rustix::io::pread(&self.0, buf, offset)?)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn read_cached_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        match rustix::io::preadv2(&self.0, &mut [IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT) {
+            // Not every file system can tell.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.read_at(buf, offset),
+            outcome => Ok(outcome?),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn will_need(&self, offset: u64, bytes: u64) {
+        let _ = rustix::fs::fadvise(&self.0, offset, NonZero::new(bytes), Advice::WillNeed);
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {

@@ -18,6 +18,7 @@ pub enum Op {
     SyncDir,
     List,
     Read,
+    WillNeed,
     Write,
     Sync,
     Stat,
@@ -249,6 +250,10 @@ impl DiskFile for ScriptedFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.wire.settle(Op::Read, &self.name, offset, buf.len())?;
         self.file.read_at(buf, offset)
+    }
+
+    fn will_need(&self, offset: u64, bytes: u64) {
+        let _ = self.wire.settle(Op::WillNeed, &self.name, offset, bytes as usize);
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {

@@ -49,8 +49,13 @@ pub fn read_all<'a, D: Disk, C: Clock>(
             return Err(Fault::new(FaultKind::Wrong, &entry.key, "iter yields it twice"));
         }
     }
+    let keys: Vec<&Vec<u8>> = keys.collect();
+    let together = cold.multi_get(&keys).map_err(|error| Fault::failed("multi_get", error))?;
     let mut found = 0;
-    for key in keys {
+    for (key, together) in keys.into_iter().zip(together) {
+        if together.as_deref() != contents.get(key).map(|present| &*present.value) {
+            return Err(Fault::new(FaultKind::Wrong, key, "multi_get and iter do not agree"));
+        }
         let got = cold.get(key).map_err(|error| Fault::failed("get", error))?;
         let is_there = cold.contains_key(key).map_err(|error| Fault::failed("contains_key", error))?;
         let ttl = cold.ttl(key).map_err(|error| Fault::failed("ttl", error))?;

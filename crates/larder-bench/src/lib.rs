@@ -12,6 +12,7 @@
 //! - `simulate`: the driver; `figures`, `bars`, `report`: what came out, what theory says, what it has to be
 //! - `pace`: what maintenance costs readers and writers, on a real file system by the machine's clock
 //! - `page_cache`: whether maintenance had better keep its files out of the page cache, likewise
+//! - `multi_get`: what many keys at once gain, likewise
 //! - `contents`: reads segment files, and is the only module that knows their format
 //!
 //! With `--real DIR` the same operations run on the file system by the machine's clock, the store maintaining itself: a
@@ -23,6 +24,7 @@ pub mod disk;
 pub mod fifo;
 pub mod figures;
 pub mod ledger;
+pub mod multi_get;
 pub mod oracle;
 pub mod pace;
 pub mod page_cache;

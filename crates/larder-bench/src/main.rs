@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use larder_bench::figures::figures;
+use larder_bench::multi_get::{MultiGetOptions, multi_get};
 use larder_bench::pace::{PaceOptions, pace, report};
 use larder_bench::page_cache::{PageCacheOptions, page_cache};
 use larder_bench::report::Report;
@@ -13,6 +14,7 @@ use larder_bench::simulate::{Outcome, real, simulate, simulate_real};
 use larder_bench::ttl::TtlSet;
 use larder_bench::workload::{Options, Plan, Workload};
 use larder_bench::{Failure, Result};
+use serde_json::Value;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 every bar met; 1 a wrong value was read, or the run failed; 2 a bar missed (or wrong arguments).";
@@ -35,6 +37,26 @@ enum Command {
     Pace(PaceArgs),
     /// Measure what readers have to fetch from the device, by how maintenance handles its files.
     PageCache(PageCacheArgs),
+    /// Measure `multi_get` against `get`, with the store's files in the page cache and dropped from it.
+    MultiGet(MultiGetArgs),
+}
+
+#[derive(clap::Args)]
+struct MultiGetArgs {
+    /// Where the store goes; it is removed afterwards.
+    dir: PathBuf,
+    /// Number of keys.
+    #[arg(long, default_value_t = 1_000_000)]
+    entries: u64,
+    /// Bytes of a value, which do not shrink.
+    #[arg(long, default_value_t = 700)]
+    value_bytes: u32,
+    /// Keys read by each way in a turn.
+    #[arg(long, default_value_t = 10_000)]
+    reads: usize,
+    /// Turns that the ways take; medians of them count.
+    #[arg(long, default_value_t = 5)]
+    turns: usize,
 }
 
 #[derive(clap::Args)]
@@ -144,6 +166,7 @@ fn main() -> ExitCode {
         Command::Simulate(args) => args,
         Command::Pace(args) => return run_pace(&args),
         Command::PageCache(args) => return run_page_cache(&args),
+        Command::MultiGet(args) => return run_multi_get(&args),
     };
     match run(&args) {
         Ok(report) => {
@@ -176,17 +199,7 @@ fn run_pace(args: &PaceArgs) -> ExitCode {
         tuned: args.tuned,
         unmaintained: !args.maintained_only,
     };
-    let dir = args.dir.join(REAL_DIR);
-    if dir.exists() {
-        eprintln!("larder-bench: {} exists; remove it or name another directory", dir.display());
-        return ExitCode::from(1);
-    }
-    let told = pace(&dir, &options);
-    // What the run has written is of no use to anybody.
-    if let Err(error) = std::fs::remove_dir_all(&dir) {
-        eprintln!("larder-bench: remove {}: {error}", dir.display());
-    }
-    match told {
+    match in_store_dir(&args.dir, |dir| pace(dir, &options)) {
         Ok(told) => {
             println!("{}", if args.json { told.to_string() } else { report::table(&told) });
             let met = told["met"].as_object().is_some_and(|met| met.values().all(|it| it == true));
@@ -213,15 +226,20 @@ fn run_page_cache(args: &PageCacheArgs) -> ExitCode {
         phase: Duration::from_secs_f64(args.seconds.clamp(1.0, 3600.0)),
         turns: args.turns.max(1),
     };
-    let dir = args.dir.join(REAL_DIR);
-    if dir.exists() {
-        eprintln!("larder-bench: {} exists; remove it or name another directory", dir.display());
-        return ExitCode::from(1);
-    }
-    let told = page_cache(&dir, &options);
-    if let Err(error) = std::fs::remove_dir_all(&dir) {
-        eprintln!("larder-bench: remove {}: {error}", dir.display());
-    }
+    print_run(in_store_dir(&args.dir, |dir| page_cache(dir, &options)))
+}
+
+fn run_multi_get(args: &MultiGetArgs) -> ExitCode {
+    let options = MultiGetOptions {
+        entries: args.entries.max(1),
+        value_bytes: args.value_bytes,
+        reads: args.reads.max(1),
+        turns: args.turns.max(1),
+    };
+    print_run(in_store_dir(&args.dir, |dir| multi_get(dir, &options)))
+}
+
+fn print_run(told: Result<Value>) -> ExitCode {
     match told {
         Ok(told) => {
             println!("{told:#}");
@@ -232,6 +250,20 @@ fn run_page_cache(args: &PageCacheArgs) -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// Runs something in a directory of its own in `dir`, and removes it: what the run has written is of no use to anybody.
+fn in_store_dir<T>(dir: &Path, run: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let store = dir.join(REAL_DIR);
+    let shown = store.display();
+    if store.exists() {
+        return Err(Failure(format!("{shown} exists; remove it or name another directory")));
+    }
+    let told = run(&store);
+    let removed = std::fs::remove_dir_all(&store);
+    let told = told?;
+    removed.map_err(|error| Failure(format!("remove {shown}: {error}")))?;
+    Ok(told)
 }
 
 fn run(args: &SimulateArgs) -> Result<Report> {
@@ -268,17 +300,8 @@ fn run(args: &SimulateArgs) -> Result<Report> {
     if workload == Workload::Year {
         return Err(Failure("a year takes a year by a real clock; leave --real out".to_owned()));
     }
-    let store = dir.join(REAL_DIR);
-    if store.exists() {
-        let store = store.display();
-        return Err(Failure(format!("{store} exists; remove it or name another directory")));
-    }
     let simulated = simulate_real(workload, &options)?;
-    let outcome = real(workload, &options, &store);
-    // What the run has written is of no use to anybody.
-    let removed = std::fs::remove_dir_all(&store);
-    let outcome = outcome?;
-    removed.map_err(|error| Failure(format!("remove {}: {error}", store.display())))?;
+    let outcome = in_store_dir(dir, |store| real(workload, &options, store))?;
     Ok(Report {
         workload,
         options,

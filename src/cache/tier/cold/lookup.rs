@@ -1,10 +1,11 @@
-//! Finding the newest record of a key: what `get`, `iter` and tuning read by.
+//! Finding the newest record of a key: what `get`, `multi_get`, `iter` and tuning read by.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::io;
 use std::sync::atomic::Ordering;
 
 use super::core::names;
-use super::core::segment::{ReadError, decode_record, read_record};
+use super::core::segment::{ReadError, decode_record, read_record_by};
 use super::hand_over::Newest;
 use super::in_flight::EncodedRecord;
 use super::metadata_index::{EntryId, IndexEntry};
@@ -12,7 +13,7 @@ use super::serialization::record::{RECORD_HEADER_BYTES, RecordMeta};
 use super::shared::Shared;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::io::Disk;
+use crate::io::{Disk, DiskFile};
 
 /// Read buffers larger than this are given back after use.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
@@ -36,11 +37,51 @@ pub(super) enum Lookup {
     Damaged,
 }
 
+impl Lookup {
+    /// What it is to somebody who looked for that key: other keys may have the same hash.
+    pub(super) fn of(self, key: &[u8]) -> Self {
+        match self {
+            Self::Found(meta, raw) if &raw[..meta.key_len as usize] != key => Self::Collision,
+            found => found,
+        }
+    }
+}
+
 /// The newest record of a hash. With `counts` it is a read that the entry is valued by, where entries compete for room.
 pub(super) fn lookup<D: Disk, C: Clock>(shared: &Shared<D, C>, id: EntryId, counts: bool) -> Result<Lookup> {
+    lookup_by(shared, id, counts, |file, buffer, offset| file.read_full_at(buffer, offset))
+}
+
+/// As [`lookup`], if that does not take waiting for the disk. Otherwise `None`, and the disk has been asked for the record.
+pub(super) fn lookup_cached<D: Disk, C: Clock>(
+    shared: &Shared<D, C>,
+    id: EntryId,
+    counts: bool,
+) -> Result<Option<Lookup>> {
+    let is_waited_for = Cell::new(false);
+    let found = lookup_by(shared, id, counts, |file, buffer, offset| {
+        let read = file.read_cached_full_at(buffer, offset);
+        if read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            file.will_need(offset, buffer.len() as u64);
+            is_waited_for.set(true);
+        }
+        read
+    });
+    match found {
+        Err(_) if is_waited_for.get() => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+fn lookup_by<D: Disk, C: Clock>(
+    shared: &Shared<D, C>,
+    id: EntryId,
+    counts: bool,
+    read: impl Fn(&D::File, &mut [u8], u64) -> io::Result<usize>,
+) -> Result<Lookup> {
     shared.condition.check_open()?;
     let counts = counts && shared.ledger.capacity_bytes().is_some();
-    Ok(match shared.hand_over().newest(id, counts, |entry| read_entry(shared, entry))? {
+    Ok(match shared.hand_over().newest(id, counts, |entry| read_entry(shared, entry, &read))? {
         Newest::InFlight(record) => from_flight(shared, &record),
         Newest::Stored((meta, raw)) => judge(shared, meta, raw),
         Newest::Absent => Lookup::Absent,
@@ -85,14 +126,15 @@ fn from_flight<D: Disk, C: Clock>(shared: &Shared<D, C>, record: &EncodedRecord)
 fn read_entry<D: Disk, C: Clock>(
     shared: &Shared<D, C>,
     entry: IndexEntry,
+    read: impl Fn(&D::File, &mut [u8], u64) -> io::Result<usize>,
 ) -> Result<Option<(RecordMeta, Vec<u8>)>> {
     with_buffer(|buffer| {
         let hint = entry.size.bytes_max().unwrap_or(64 << 10);
         let meta = {
             let Some(guard) = shared.slab.read(entry.location.slot) else { return Ok(None) };
             let Some(segment) = guard.as_ref() else { return Ok(None) };
-            let read = read_record(
-                &segment.file,
+            let read = read_record_by(
+                |buffer, offset| read(&segment.file, buffer, offset),
                 &segment.identity,
                 entry.location.offset,
                 hint,

@@ -80,18 +80,31 @@ pub fn read_record<F: DiskFile>(
     buffer: &mut Vec<u8>,
     dictionaries: &DictionaryTable,
 ) -> Result<VerifiedRecord, ReadError> {
+    let read = |buffer: &mut [u8], offset| file.read_full_at(buffer, offset);
+    read_record_by(read, identity, offset, bytes_hint, buffer, dictionaries)
+}
+
+/// As [`read_record`], by `read`: like [`DiskFile::read_full_at`], it fills a buffer from an offset of the segment on.
+pub fn read_record_by(
+    mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+    identity: &SegmentIdentity,
+    offset: u32,
+    bytes_hint: usize,
+    buffer: &mut Vec<u8>,
+    dictionaries: &DictionaryTable,
+) -> Result<VerifiedRecord, ReadError> {
     let hint = bytes_hint.max(RECORD_HEADER_BYTES);
     if buffer.len() < hint {
         buffer.resize(hint, 0);
     }
-    let mut got = file.read_full_at(&mut buffer[..hint], offset.into()).map_err(ReadError::Io)?;
+    let mut got = read(&mut buffer[..hint], offset.into()).map_err(ReadError::Io)?;
     let record = UnverifiedRecord::parse(&buffer[..got], identity.base_sequence)?;
     let end = RECORD_HEADER_BYTES + record.stored_len();
     if end > got && got == hint {
         if buffer.len() < end {
             buffer.resize(end, 0);
         }
-        let rest = file.read_full_at(&mut buffer[got..end], u64::from(offset) + got as u64);
+        let rest = read(&mut buffer[got..end], u64::from(offset) + got as u64);
         got += rest.map_err(ReadError::Io)?;
     }
     Ok(verify_at(record, &buffer[..got], identity, offset.into(), dictionaries)?)
