@@ -10,7 +10,7 @@ use crate::scripted::{Call, Gate, Op, ScriptedDisk, Verdict};
 use crate::stores::{
     Model, START_MS, allocated_segment_bytes, compact, config, expect_absent, expect_exactly, is_segment,
     is_snapshot, is_temporary, key, names, noise, open, open_on, put, read_file, read_image, rebuild, remove,
-    scratch, segment_names, try_compact, wait_until, write_image,
+    scratch, segment_names, try_compact, until_begun, wait_until, write_image,
 };
 
 pub const KEYS: u32 = 300;
@@ -227,6 +227,7 @@ fn a_failure_at_any_disk_call_of_a_compaction_loses_nothing_and_the_next_one_suc
         for nth in 0.. {
             write_image(&store, &image);
             let cold = open_on(config(&store), ScriptedDisk::new(is_failed).logging());
+            until_begun(&cold);
             cold.disk().take_log();
             let before = cold.segments();
             cold.disk().script((0..nth).map(|_| Verdict::Pass).chain([Verdict::Fail(failure_of(nth))]));

@@ -39,6 +39,11 @@ pub fn open_on<D: Disk>(config: ColdTierConfig, disk: D) -> ColdTier<D, ManualCl
     ColdTier::open_with(config, disk, ManualClock::new(START_MS)).expect("open the store")
 }
 
+/// Waits until the compaction worker of a store that was just opened has begun: it looks for the reserve then.
+pub fn until_begun<D: Disk, C: Clock>(cold: &ColdTier<D, C>) {
+    cold.set_capacity(None).unwrap();
+}
+
 /// A directory in memory where the system has such a place; removed when dropped.
 pub fn scratch() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
