@@ -7,7 +7,7 @@ use clap::Args;
 use larder::{ColdTier, ColdTierConfig, Maintenance, Ttl};
 use serde::Serialize;
 
-use super::require_store;
+use super::{close_after_a_look, require_store};
 use crate::failure::{Exit, Failure};
 use crate::keys::{self, JsonBytes, KeyOptions};
 use crate::output::{self, Output};
@@ -61,7 +61,7 @@ pub fn run(args: &GetArgs, output: &Output) -> Result<Exit, Failure> {
     let value = store.get(&key).map_err(Failure::store("read from", &args.dir))?;
     let ttl = store.ttl(&key).map_err(Failure::store("read from", &args.dir))?;
     let damaged = store.stats().damaged_misses > 0;
-    store.close().map_err(Failure::store("close", &args.dir))?;
+    close_after_a_look(store, &args.dir);
     let Some(value) = value else {
         return Err(absent(&args.dir, &key, damaged));
     };

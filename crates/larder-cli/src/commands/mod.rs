@@ -19,9 +19,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use larder::{Admission, ColdTierConfig, Durability, Weights};
+use larder::{Admission, ColdTier, ColdTierConfig, Durability, Weights};
 
 use crate::failure::Failure;
+use crate::output;
 
 /// Options of every command that opens a store for writing.
 #[derive(Args, Debug)]
@@ -49,6 +50,13 @@ pub struct StoreOptions {
     /// Dead or expired share of the bytes at which a compaction starts by itself, 0.05 to 0.95 [default: 0.25].
     #[arg(long, value_name = "SHARE", env = "LARDER_DEAD_RATIO", value_parser = parse_dead_ratio)]
     dead_ratio: Option<f64>,
+}
+
+/// Closes a store that was only looked at. What a full disk kept it from saving is told, and takes nothing from the answer.
+fn close_after_a_look(store: ColdTier, dir: &Path) {
+    if let Err(error) = store.close() {
+        output::warn(&Failure::store("close", dir)(error).to_string());
+    }
 }
 
 /// The capacity of a store that is only looked at: its files do not say it.

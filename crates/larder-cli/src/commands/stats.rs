@@ -6,7 +6,7 @@ use clap::Args;
 use larder::{ColdTier, ColdTierConfig, Maintenance};
 use serde::Serialize;
 
-use super::{CapacityOption, require_store};
+use super::{CapacityOption, close_after_a_look, require_store};
 use crate::failure::{Exit, Failure};
 use crate::figures::{self, Derived};
 use crate::glance::Glance;
@@ -41,7 +41,7 @@ pub fn run(args: &StatsArgs, output: &Output) -> Result<Exit, Failure> {
     let store = ColdTier::open(config).map_err(Failure::store("open", &args.dir))?;
     let mut glance = Glance::of_open(&args.dir, &store)?;
     glance.stats.capacity_bytes = args.capacity.capacity;
-    store.close().map_err(Failure::store("close", &args.dir))?;
+    close_after_a_look(store, &args.dir);
     output.object(&StatsReport { glance: &glance, derived: Derived::of(&glance) })?;
     for group in figures::groups(&glance) {
         let mut table = output::table(&[group.title, ""], 1);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -231,4 +232,40 @@ fn wrong_arguments_of_entry_commands_exit_with_2() {
         let help = said(&larder(&[command, "--help"]).output().expect("it starts"));
         assert!(help.contains("Examples:"), "{command} has no examples: {help}");
     }
+}
+
+/// A file system that is gone with this.
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        // What stays mounted is seen by the next removal of the directory.
+        drop(Command::new("umount").arg(self.0).status());
+    }
+}
+
+#[test]
+fn on_a_full_disk_entries_and_figures_are_told_all_the_same() {
+    let (dir, _) = place();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=2m", "larder-test", text(dir.path())]);
+    if !mount.output().is_ok_and(|mount| mount.status.success()) {
+        eprintln!("skipped: only root can mount a tmpfs");
+        return;
+    }
+    let _mounted = Mounted(dir.path());
+    let store = dir.path().join("store");
+    let store = text(&store);
+    run(&["put", store, "greeting", "hello, world"], 0);
+    let mut ballast = fs::File::create(dir.path().join("ballast")).unwrap();
+    while ballast.write_all(&[1; 4096]).is_ok() {}
+    // Each look writes a little, as long as it finds room.
+    let mut is_told = false;
+    for _ in 0..100 {
+        let got = run(&["get", store, "greeting"], 0);
+        assert_eq!(got.stdout, b"hello, world");
+        is_told |= String::from_utf8_lossy(&got.stderr).contains("No space left on device");
+    }
+    assert!(is_told, "the disk is not full");
+    assert_eq!(number(&run_json(&["stats", store], 0)["stats"], "entries"), 1.0);
 }
