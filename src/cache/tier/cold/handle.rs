@@ -271,8 +271,8 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
 
     /// The values of many keys, in the order of the keys: as a [`get`](Self::get) of each, and no snapshot of all of them.
     ///
-    /// What is not in memory is asked of the disk for up to 64 keys before the first of it is waited for: where a `get` waits
-    /// for the disk, many wait hardly longer than one. Where nothing waits, it costs as much as the `get`s.
+    /// What is not in memory is asked of the disk for up to 64 keys before the first of it is waited for, so that the disk
+    /// works on all of them at once. Where nothing has to wait, it costs as much as the `get`s.
     ///
     /// # Errors
     /// As [`get`](Self::get), of the first key that meets one; what the others would have found is not told.
