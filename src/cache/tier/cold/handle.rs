@@ -299,6 +299,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
     }
 
     /// The value of a lookup that a caller asked for; hit or miss, it is counted.
+    #[inline]
     fn counted(&self, found: Lookup) -> Option<Bytes> {
         let counters = &self.crew.counters;
         match found {

@@ -39,6 +39,7 @@ pub(super) enum Lookup {
 
 impl Lookup {
     /// What it is to somebody who looked for that key: other keys may have the same hash.
+    #[inline]
     pub(super) fn of(self, key: &[u8]) -> Self {
         match self {
             Self::Found(meta, raw) if &raw[..meta.key_len as usize] != key => Self::Collision,
