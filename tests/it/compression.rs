@@ -10,8 +10,8 @@ use larder::internals::compression::{
 };
 use larder::internals::dictionary::{Dictionary, DictionaryTable, train_dictionary};
 use larder::internals::efficiency_analyzer::{
-    Analysis, AnalysisError, CHANGE_MARGIN, DictionarySource, MemoryEfficiencyAnalyzer, Present, Sample,
-    Situation, Weights, choose, entropy_bits,
+    Analysis, AnalysisError, CHANGE_MARGIN, DictionarySource, MeasuredCandidate, MemoryEfficiencyAnalyzer,
+    Present, Sample, Situation, Weights, choose, entropy_bits,
 };
 use larder::{Codec, Compression, OsDisk};
 use proptest::prelude::*;
@@ -378,16 +378,23 @@ fn analyze(samples: &[Sample], situation: Situation<'_>) -> Analysis {
 }
 
 #[test]
-fn json_records_get_a_dictionary_and_a_ratio_of_6_7_with_it_counted_twice() {
+fn json_records_get_a_dictionary_with_which_zstd_3_reaches_6_7_with_it_counted_twice() {
     let analysis = analyze(&json_samples(0..1000), situation());
     let common = &analysis.common;
     let chosen = &common.candidates[common.chosen_at.expect("measured")];
     assert!(common.changed && analysis.enough_samples);
     assert!(matches!(chosen.dictionary, DictionarySource::Trained(_)), "{}", common.reason);
     let raw_bytes = common.sampled_bytes as f64 / 1000.0;
-    let share = 2.0 * f64::from(chosen.candidate.choice.dictionary_bytes) / 12_000.0;
-    let ratio = raw_bytes / (raw_bytes / chosen.candidate.ratio + share);
-    assert!(ratio >= 6.7, "{ratio}: {}", common.reason);
+    let counted_twice = |measured: &MeasuredCandidate| {
+        let share = 2.0 * f64::from(measured.candidate.choice.dictionary_bytes) / 12_000.0;
+        raw_bytes / (raw_bytes / measured.candidate.ratio + share)
+    };
+    let at_3 = common.candidates.iter().filter(|it| it.candidate.choice.codec == Codec::Zstd(3));
+    let best_at_3 = at_3.map(counted_twice).fold(0.0, f64::max);
+    assert!(best_at_3 >= 6.7, "{best_at_3}: {:?}", common.candidates);
+    // On a busy machine the clock may prefer zstd 1, or the small dictionary.
+    let ratio = counted_twice(chosen);
+    assert!(ratio >= 6.0, "{ratio}: {}", common.reason);
     assert!((4.0..6.0).contains(&common.entropy_bits));
 }
 
