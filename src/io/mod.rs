@@ -71,6 +71,10 @@ pub trait DiskFile: Send + Sync + 'static {
     /// Says that these bytes will be read soon, so that the disk can begin. Advice: whatever comes of it, they can be read.
     fn will_need(&self, _offset: u64, _bytes: u64) {}
 
+    /// Says that reads of this open file come in no order, so that what lies beside them is not fetched as well. Advice
+    /// too.
+    fn random_reads(&self) {}
+
     /// Reads until `buf` is full or the file ends; returns the bytes read.
     fn read_full_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         read_full(buf, offset, |buf, offset| self.read_at(buf, offset))

@@ -131,6 +131,11 @@ impl DiskFile for OsFile {
         let _ = rustix::fs::fadvise(&self.0, offset, NonZero::new(bytes), Advice::WillNeed);
     }
 
+    #[cfg(target_os = "linux")]
+    fn random_reads(&self) {
+        let _ = rustix::fs::fadvise(&self.0, 0, None, Advice::Random);
+    }
+
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
         self.0.write_at(buf, offset)
     }

@@ -1,9 +1,10 @@
 //! Many keys at once: what each of them would get alone, and a disk that is asked for all before it is waited for.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use larder::{Codec, ColdTier, Compression, ManualClock};
+use larder::{Codec, ColdTier, CompactionTask, Compression, ManualClock};
 
 use crate::scripted::{Call, Op, ScriptedDisk, Verdict};
 use crate::stores::*;
@@ -89,6 +90,37 @@ fn the_disk_is_asked_for_all_that_is_not_in_memory_before_it_is_waited_for() {
     assert!(last_asked < reads[there], "the disk is waited for before it is asked: {log:?}");
     let stats = cold.stats();
     assert_eq!((stats.hits, stats.misses), (there as u64, 40 - there as u64));
+}
+
+#[test]
+fn the_kernel_is_told_of_every_file_that_its_reads_come_in_no_order() {
+    let dir = scratch();
+    let read_without_advice = |log: &[Call]| -> BTreeSet<String> {
+        let names = |op| log.iter().filter(move |call| call.op == op).map(|call| call.name.clone());
+        let told: BTreeSet<String> = names(Op::RandomReads).collect();
+        names(Op::Read).filter(|name| !told.contains(name)).collect()
+    };
+    let cold = filled(dir.path());
+    cold.run(CompactionTask::CompactData).unwrap();
+    cold.insert(b"in an active segment", b"value").unwrap();
+    cold.flush().unwrap();
+    let mut told = cold.disk().take_log();
+    told.retain(|call| call.op == Op::RandomReads);
+    let read_all = |cold: &ColdTier<ScriptedDisk, ManualClock>| {
+        cold.disk().take_log();
+        let found = (0..100).filter(|number| cold.get(&key(*number)).unwrap().is_some()).count();
+        assert_eq!(found, 66);
+        assert!(cold.get(b"in an active segment").unwrap().is_some());
+        cold.disk().take_log()
+    };
+    told.extend(read_all(&cold));
+    assert_eq!(read_without_advice(&told), BTreeSet::new(), "active segments and outputs");
+    cold.close().unwrap();
+    let cold = open_on(config(dir.path()), ScriptedDisk::new(|call| call.op == Op::Read).logging());
+    let mut told = cold.disk().take_log();
+    told.retain(|call| call.op == Op::RandomReads);
+    told.extend(read_all(&cold));
+    assert_eq!(read_without_advice(&told), BTreeSet::new(), "segments that an opening found");
 }
 
 #[test]

@@ -19,6 +19,7 @@ pub enum Op {
     List,
     Read,
     WillNeed,
+    RandomReads,
     Write,
     Sync,
     Stat,
@@ -254,6 +255,10 @@ impl DiskFile for ScriptedFile {
 
     fn will_need(&self, offset: u64, bytes: u64) {
         let _ = self.wire.settle(Op::WillNeed, &self.name, offset, bytes as usize);
+    }
+
+    fn random_reads(&self) {
+        let _ = self.wire.settle(Op::RandomReads, &self.name, 0, 0);
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {

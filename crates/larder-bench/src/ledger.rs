@@ -414,6 +414,10 @@ impl<F: DiskFile> DiskFile for CountedFile<F> {
         Ok(got as usize)
     }
 
+    fn random_reads(&self) {
+        self.inner.random_reads();
+    }
+
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
         let written = self.inner.write_at(buf, offset)?;
         with_ledger(self.ledger, |ledger| {

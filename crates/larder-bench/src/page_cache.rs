@@ -281,6 +281,10 @@ impl DiskFile for AdvisedFile {
         }
     }
 
+    fn random_reads(&self) {
+        self.inner.random_reads();
+    }
+
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
         self.inner.write_at(buf, offset)
     }

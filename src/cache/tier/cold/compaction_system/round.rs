@@ -305,7 +305,7 @@ impl CompactionSystem {
             let file = shared.disk.open_read(&path).map_err(|error| Error::io("open", &path, error))?;
             shared.slab.install(
                 finished.entry.slot,
-                OpenSegment { identity, file },
+                OpenSegment::new(identity, file),
                 finished.summary,
                 finished.class_bytes,
                 Some(shared.in_flight.next_sequence()),

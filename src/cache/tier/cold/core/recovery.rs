@@ -417,7 +417,7 @@ impl<D: Disk> Recovery<'_, D> {
                 }
             };
             // What the values' size classes add up to is settled below.
-            slab.install(entry.slot, OpenSegment { identity, file }, summary, 0, Some(sealed_at));
+            slab.install(entry.slot, OpenSegment::new(identity, file), summary, 0, Some(sealed_at));
         }
         settle_accounts(&self.live, &slab);
         Ok(Recovered {

@@ -9,6 +9,7 @@ use std::sync::{OnceLock, PoisonError};
 
 use crate::cache::tier::cold::metadata_index::{IndexEntry, SLOT_LIMIT, SizeClass};
 use crate::cache::tier::cold::serialization::segment::{SegmentIdentity, SegmentSummary};
+use crate::io::DiskFile;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, scaled};
 
@@ -23,6 +24,15 @@ pub struct OpenSegment<F> {
     pub identity: SegmentIdentity,
     /// Its file, opened for reading.
     pub file: F,
+}
+
+impl<F: DiskFile> OpenSegment<F> {
+    /// A segment whose records will be looked for by their keys. The kernel takes such reads for the beginning of a
+    /// sequence now and then: it fetched twice as much of a cold disk as was asked for.
+    pub fn new(identity: SegmentIdentity, file: F) -> Self {
+        file.random_reads();
+        Self { identity, file }
+    }
 }
 
 /// What happened to a segment's records since they were written. Counts are exact; bytes of the dead are estimated

@@ -302,7 +302,7 @@ impl<D: Disk> ColdTierStorage<D> {
         self.enter_manifest(shared);
         let seal_at_ms = record.seal_age_ms.map_or(u64::MAX, |age_ms| record.accepted_ms + age_ms);
         let active = ActiveSegment::new(identity, slot, path, file, seal_at_ms);
-        shared.slab.install(slot, OpenSegment { identity, file: reader }, *active.summary(), 0, None);
+        shared.slab.install(slot, OpenSegment::new(identity, reader), *active.summary(), 0, None);
         Ok(active)
     }
 
