@@ -1,6 +1,7 @@
-//! Many keys at once: what each of them would get alone, and a disk that is asked for all before it is waited for.
+//! Many entries at once, by their keys or all of them: what each would give alone, and a disk that is asked for them before
+//! it is waited for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -90,6 +91,27 @@ fn the_disk_is_asked_for_all_that_is_not_in_memory_before_it_is_waited_for() {
     assert!(last_asked < reads[there], "the disk is waited for before it is asked: {log:?}");
     let stats = cold.stats();
     assert_eq!((stats.hits, stats.misses), (there as u64, 40 - there as u64));
+}
+
+#[test]
+fn a_walk_that_has_to_wait_asks_for_the_next_few_dozen_entries_as_well_but_once() {
+    let dir = scratch();
+    let cold = filled(dir.path());
+    // The first read and the third: the second entry is there by then, the third not yet.
+    let late = || Verdict::Fail(ErrorKind::WouldBlock);
+    cold.disk().script([late(), Verdict::Pass, Verdict::Pass, late()]);
+    let found: BTreeMap<Vec<u8>, Vec<u8>> =
+        cold.iter().map(|entry| entry.map(|entry| (entry.key.into(), entry.value.into())).unwrap()).collect();
+    let wanted = (0..100).filter_map(|number| Some((key(number), expected(number)?)));
+    assert_eq!(found, wanted.collect());
+    let log: Vec<Call> = cold.disk().take_log();
+    let asked_behind = |read: usize| {
+        let at = log.iter().enumerate().filter(|(_, call)| call.op == Op::Read).nth(read).unwrap().0;
+        log[at + 1..].iter().take_while(|call| call.op == Op::WillNeed).count()
+    };
+    assert_eq!(asked_behind(0), 1 + 64, "the entry itself and those behind it");
+    assert_eq!(asked_behind(3), 1, "what has been asked for already is not asked for again");
+    assert_eq!(log.iter().filter(|call| call.op == Op::WillNeed).count(), 66);
 }
 
 #[test]

@@ -97,12 +97,17 @@ struct Wire {
 
 impl Wire {
     /// Settles what becomes of a call: how many bytes of a write may be written.
-    fn settle(&self, op: Op, name: &str, offset: u64, len: usize) -> io::Result<usize> {
-        let call = Call { op, name: name.to_string(), offset, len };
+    /// Advice is only logged: it cannot fail.
+    fn note(&self, call: Call) {
         if let Some(log) = &self.log {
             // A test that has stopped listening has seen enough.
-            let _ = log.send(call.clone());
+            let _ = log.send(call);
         }
+    }
+
+    fn settle(&self, op: Op, name: &str, offset: u64, len: usize) -> io::Result<usize> {
+        let call = Call { op, name: name.to_string(), offset, len };
+        self.note(call.clone());
         if !self.is_failing.is_empty()
             && let Some(kind) = (self.standing)(&call)
         {
@@ -254,11 +259,11 @@ impl DiskFile for ScriptedFile {
     }
 
     fn will_need(&self, offset: u64, bytes: u64) {
-        let _ = self.wire.settle(Op::WillNeed, &self.name, offset, bytes as usize);
+        self.wire.note(Call { op: Op::WillNeed, name: self.name.clone(), offset, len: bytes as usize });
     }
 
     fn random_reads(&self) {
-        let _ = self.wire.settle(Op::RandomReads, &self.name, 0, 0);
+        self.wire.note(Call { op: Op::RandomReads, name: self.name.clone(), offset: 0, len: 0 });
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {

@@ -1,4 +1,5 @@
-//! What `multi_get` gains over the `get`s of the same keys, where they wait for the disk and where they do not.
+//! What `multi_get` gains over the `get`s of the same keys, where they wait for the disk and where they do not; and how
+//! fast `iter` is there.
 //!
 //! The same number of keys, drawn evenly, one by one and by batches of several sizes, in turns: with the store's files
 //! dropped from the page cache before each, and again with the very same keys, which are in it by then.
@@ -55,13 +56,23 @@ pub fn multi_get(dir: &Path, options: &MultiGetOptions) -> Result<Value> {
             }
         }
     }
+    let mut iterated = [const { Vec::new() }; 2];
+    for _ in 0..options.turns {
+        forget_files(dir)?;
+        for took in &mut iterated {
+            took.push(iterate(&store, options)?);
+        }
+    }
     store.close()?;
+    let [iterated_cold, iterated_warm] =
+        iterated.map(|took| options.entries as f64 / median(took).as_secs_f64());
     let rates = BATCHES.into_iter().zip(took).map(|(batch, [cold, warm])| {
         let a_second = |took| options.reads as f64 / median(took).as_secs_f64();
         json!({ "batch": batch, "keys_a_second_cold": a_second(cold), "keys_a_second_warm": a_second(warm) })
     });
     Ok(
-        json!({ "entries": options.entries, "value_bytes": options.value_bytes, "rates": rates.collect::<Vec<_>>() }),
+        json!({ "entries": options.entries, "value_bytes": options.value_bytes, "rates": rates.collect::<Vec<_>>(),
+            "iterated_a_second_cold": iterated_cold, "iterated_a_second_warm": iterated_warm }),
     )
 }
 
@@ -84,6 +95,21 @@ fn read(store: &ColdTier, options: &MultiGetOptions, numbers: &[u64], batch: usi
                 return Err(Failure(format!("key {number} has another value than was put in")));
             }
         }
+    }
+    Ok(took)
+}
+
+/// Time that walking over all entries took.
+fn iterate(store: &ColdTier, options: &MultiGetOptions) -> Result<Duration> {
+    let started = Instant::now();
+    let mut bytes = 0;
+    for entry in store.iter() {
+        bytes += entry?.value.len() as u64;
+    }
+    let took = started.elapsed();
+    let wanted = options.entries * u64::from(options.value_bytes);
+    if bytes != wanted {
+        return Err(Failure(format!("iter gave values of {bytes} bytes in all, {wanted} were put in")));
     }
     Ok(took)
 }

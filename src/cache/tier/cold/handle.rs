@@ -366,7 +366,8 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
     }
 
     /// All entries, in no order. Every key present throughout appears exactly once; keys inserted or removed meanwhile
-    /// may or may not appear. Memory is bounded by one partition of the index; no file is kept from being removed.
+    /// may or may not appear. Memory is bounded by a few partitions of the index; no file is kept from being removed.
+    /// Where the disk has to be waited for, it is asked for the records of the next 64 entries (4 MiB) as well.
     ///
     /// Items are errors only where the operating system refuses to read; damaged entries are left out.
     pub fn iter(&self) -> Iter<'_, D, C> {

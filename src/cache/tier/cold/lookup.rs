@@ -74,6 +74,21 @@ pub(super) fn lookup_cached<D: Disk, C: Clock>(
     }
 }
 
+/// Asks the disk for a record that will be looked up soon; returns how many bytes it is asked for.
+pub(super) fn ask_for<D: Disk, C: Clock>(shared: &Shared<D, C>, id: EntryId) -> u64 {
+    let Some(entry) = shared.index.get(id) else { return 0 };
+    let Some(guard) = shared.slab.read(entry.location.slot) else { return 0 };
+    let Some(segment) = guard.as_ref() else { return 0 };
+    let bytes = bytes_to_read(entry) as u64;
+    segment.file.will_need(entry.location.offset.into(), bytes);
+    bytes
+}
+
+/// What one read of a record takes with it: all of it, unless it is of the largest class.
+fn bytes_to_read(entry: IndexEntry) -> usize {
+    entry.size.bytes_max().unwrap_or(64 << 10)
+}
+
 fn lookup_by<D: Disk, C: Clock>(
     shared: &Shared<D, C>,
     id: EntryId,
@@ -130,7 +145,6 @@ fn read_entry<D: Disk, C: Clock>(
     read: impl Fn(&D::File, &mut [u8], u64) -> io::Result<usize>,
 ) -> Result<Option<(RecordMeta, Vec<u8>)>> {
     with_buffer(|buffer| {
-        let hint = entry.size.bytes_max().unwrap_or(64 << 10);
         let meta = {
             let Some(guard) = shared.slab.read(entry.location.slot) else { return Ok(None) };
             let Some(segment) = guard.as_ref() else { return Ok(None) };
@@ -138,7 +152,7 @@ fn read_entry<D: Disk, C: Clock>(
                 |buffer, offset| read(&segment.file, buffer, offset),
                 &segment.identity,
                 entry.location.offset,
-                hint,
+                bytes_to_read(entry),
                 buffer,
                 &shared.dictionaries,
             );
