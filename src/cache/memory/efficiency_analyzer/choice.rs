@@ -47,6 +47,9 @@ impl Allowed {
     }
 }
 
+/// By how much a new dictionary has to be cheaper than one that nobody but a brief look has chosen.
+const DICTIONARY_MARGIN: f64 = 0.05;
+
 /// Decides between measured candidates: the cheapest of those that save an eighth (or store as is, or look first, if
 /// `gate`), unless the present choice comes within `margin` of it. A present choice that is not among the candidates
 /// cannot be kept. One that saves under an eighth is not kept either, whatever its bytes are worth: every later value
@@ -77,12 +80,13 @@ pub fn choose(candidates: &[MeasuredCandidate], previous: Present, margin: f64, 
         return Decision { index: best, changed: true, reason };
     }
     // The present choice's rival: the cheapest of the others, but a new dictionary only if it beats the present one at
-    // its best level by the margin. Else a mere change of level would swap equal dictionaries with it.
+    // its best level by the margin, or by a little where anything cheaper will do. Else a mere change of level would swap
+    // equal dictionaries with it, and all that has been stored by the present one would be stored anew.
     let is_kept = |index: &usize| matches!(candidates[*index].dictionary, DictionarySource::Current(_));
     let kept_ns = cheapest(&is_kept).map_or(f64::MAX, cost);
     let is_rival = |index: &usize| {
         let is_new = matches!(candidates[*index].dictionary, DictionarySource::Trained(_));
-        *index != present && (!is_new || cost(*index) < kept_ns * (1.0 - margin))
+        *index != present && (!is_new || cost(*index) < kept_ns * (1.0 - margin.max(DICTIONARY_MARGIN)))
     };
     let Some(rival) = cheapest(&is_rival) else {
         let reason = format!("{} stays: nothing else saves anything", figures(present));

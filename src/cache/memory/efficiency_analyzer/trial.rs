@@ -6,10 +6,10 @@ use rustix::time::{ClockId, clock_gettime};
 use super::choice::Present;
 use super::lesson::{in_proportion, split, train_on};
 use super::{
-    AnalysisError, DICTIONARY_BYTES, DICTIONARY_BYTES_SPACE, DictionarySource, ENTROPY_RANDOM_BITS,
-    HOPELESS_FROM, LEVELS, LEVELS_BRIEF, LEVELS_SPACE, MeasuredCandidate, NOT_HOPELESS, OWN_SAMPLES_MIN,
-    ROUNDS, RUN_ENTRIES, STILL_POSSIBLE, Sample, Situation, TIMING_FROM, TURN_NS, TURN_PASSES, Weights,
-    entropy_bits, samples_of,
+    AnalysisError, DICTIONARY_BYTES, DICTIONARY_BYTES_BRIEF, DICTIONARY_BYTES_SPACE, DictionarySource,
+    ENTROPY_RANDOM_BITS, HOPELESS_FROM, LEVELS, LEVELS_BRIEF, LEVELS_SPACE, MeasuredCandidate, NOT_HOPELESS,
+    OWN_SAMPLES_MIN, ROUNDS, RUN_ENTRIES, STILL_POSSIBLE, Sample, Situation, TIMING_FROM, TURN_NS,
+    TURN_PASSES, Weights, entropy_bits, samples_of,
 };
 use crate::cache::tier::cold::classes::{CLASSES, class_of};
 use crate::cache::tier::cold::compression::{
@@ -115,7 +115,7 @@ impl<'a, 'call> Trial<'a, 'call> {
             groups.push(group(0));
         }
         let (levels, dictionary_bytes): (&[i8], &[usize]) = match weights {
-            _ if brief => (&LEVELS_BRIEF, &DICTIONARY_BYTES),
+            _ if brief => (&LEVELS_BRIEF, &DICTIONARY_BYTES_BRIEF),
             Weights::Space => (&LEVELS_SPACE, &DICTIONARY_BYTES_SPACE),
             Weights::Speed | Weights::Balanced => (&LEVELS, &DICTIONARY_BYTES),
         };
