@@ -59,6 +59,9 @@ fn way_to_high(garbage: &Garbage, circumstances: &Circumstances) -> f64 {
     (garbage.share - low) / (high - low)
 }
 
+/// Bytes read or written after which threads that wait for the worker's processor are let in: some tens of microseconds.
+const BYTES_IN_A_ROW: u64 = 32 << 10;
+
 /// Keeps a task to its rate.
 #[derive(Debug)]
 pub(super) struct Pacer {
@@ -68,6 +71,8 @@ pub(super) struct Pacer {
     bytes: u64,
     /// Bytes that are not waited for.
     free_bytes: u64,
+    /// Bytes since it last asked whether anybody waits for its processor.
+    bytes_in_a_row: u64,
     /// Calls to the store at the end of the last nap.
     calls: u64,
     /// For how long there had been none then.
@@ -94,6 +99,7 @@ impl Pacer {
             started: Instant::now(),
             bytes: 0,
             free_bytes: 0,
+            bytes_in_a_row: 0,
             calls: 0,
             quiet: Duration::ZERO,
             napped: Duration::ZERO,
@@ -108,6 +114,11 @@ impl Pacer {
     /// Takes note of bytes read or written, and waits for as long as they are early; ends early once `hurry` says that
     /// somebody waits, or `calls`, the calls to the store so far, that nobody uses it.
     pub(super) fn spend(&mut self, bytes: u64, hurry: impl Fn() -> bool, calls: impl Fn() -> u64) {
+        self.bytes_in_a_row += bytes;
+        if self.bytes_in_a_row >= BYTES_IN_A_ROW {
+            self.bytes_in_a_row = 0;
+            std::thread::yield_now();
+        }
         let free_bytes = bytes.min(self.free_bytes);
         self.free_bytes -= free_bytes;
         self.bytes += bytes - free_bytes;
