@@ -96,8 +96,7 @@ struct Wire {
 }
 
 impl Wire {
-    /// Settles what becomes of a call: how many bytes of a write may be written.
-    /// Advice is only logged: it cannot fail.
+    /// Logs a call. Of advice that is all: it cannot fail.
     fn note(&self, call: Call) {
         if let Some(log) = &self.log {
             // A test that has stopped listening has seen enough.
@@ -105,6 +104,7 @@ impl Wire {
         }
     }
 
+    /// Settles what becomes of a call: how many bytes of a write may be written.
     fn settle(&self, op: Op, name: &str, offset: u64, len: usize) -> io::Result<usize> {
         let call = Call { op, name: name.to_string(), offset, len };
         self.note(call.clone());

@@ -1,5 +1,6 @@
 //! Tunings that nobody asks for: the brief one of a new store, the thorough one behind it, what they outdate.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use larder::{Codec, Compression, OsDisk};
@@ -45,6 +46,9 @@ fn a_new_store_is_tuned_by_a_brief_look_long_before_the_first_regular_one() {
     }));
     let report = report.unwrap();
     assert!(report.common.reason.starts_with("a first, brief look"), "{}", report.common.reason);
+    let sizes = report.common.candidates.iter().map(|candidate| candidate.choice.dictionary_bytes);
+    let sizes: BTreeSet<u32> = sizes.filter(|bytes| *bytes > 0).collect();
+    assert_eq!(sizes.len(), 1, "one dictionary, for lack of time to tell two apart: {sizes:?}");
     // What it found is nobody's choice yet: the thorough one is free to choose anything.
     let thorough = tune(&cold);
     assert!(thorough.common.candidates.len() > report.common.candidates.len());

@@ -53,8 +53,12 @@ pub const OWN_SAMPLES_MIN: usize = 200;
 /// its best level, and a class's own choice this much less than the common one. Two dictionaries trained on different
 /// samples of the same data differ by 1 to 2 %, and the luckiest of several counts: with 5 % a store of JSON records
 /// changed its dictionary twice in ten tunings. Where the present choice is nobody's (a store never tuned), there is
-/// no margin.
+/// no margin but [`DICTIONARY_MARGIN`].
 pub const CHANGE_MARGIN: f64 = 0.10;
+
+/// A new dictionary has to be this much cheaper than the present one also where that is nobody's choice: all that was
+/// stored by the present one would be stored anew.
+pub const DICTIONARY_MARGIN: f64 = 0.05;
 
 /// Costs this close together count as equal: analyses of other samples of the same data put zstd 1 now before and now
 /// behind zstd 3 by that much.
@@ -82,12 +86,12 @@ pub const LEVELS_BRIEF: [i8; 2] = [1, 3];
 /// and 7.41 with 16, 64 and 112 KiB.
 pub const DICTIONARY_BYTES: [usize; 2] = [16 << 10, 64 << 10];
 
+/// And with [`Weights::Space`]: the same at zstd 12 reach 7.94, 9.20 and 9.49.
+pub const DICTIONARY_BYTES_SPACE: [usize; 3] = [16 << 10, 64 << 10, 112 << 10];
+
 /// And in a brief analysis. Beside callers 16 KiB was taken for the cheaper now and then, and all that came before the next
 /// look was stored anew behind it, by the larger one in a sixth less.
 pub const DICTIONARY_BYTES_BRIEF: [usize; 1] = [64 << 10];
-
-/// And with [`Weights::Space`]: the same at zstd 12 reach 7.94, 9.20 and 9.49.
-pub const DICTIONARY_BYTES_SPACE: [usize; 3] = [16 << 10, 64 << 10, 112 << 10];
 
 /// Order-0 entropy, in bits a byte, from which on data counts as random if lz4 and zstd do not shrink it either:
 /// zstd's own output measures 7.997, JSON and source code 4.4 to 5.5.
@@ -306,7 +310,7 @@ impl MemoryEfficiencyAnalyzer {
     }
 
     /// The same, in a fraction of the time: for a store that has hardly begun, so that little is written before there
-    /// is any choice. [`LEVELS_BRIEF`], no dictionaries of single classes, each candidate timed once.
+    /// is any choice. [`LEVELS_BRIEF`], [`DICTIONARY_BYTES_BRIEF`], no dictionaries of single classes, each candidate timed once.
     pub fn brief(self) -> Self {
         Self { brief: true, ..self }
     }

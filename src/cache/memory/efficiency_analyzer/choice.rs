@@ -2,8 +2,9 @@
 
 use super::trial::{Scope, Trial};
 use super::{
-    Analysis, CHANGE_MARGIN, Decision, DictionarySource, EQUAL_COST, Findings, MeasuredCandidate,
-    OWN_SAMPLES_MIN, OWN_SHARE_MIN, SAMPLES_MIN, SAVING_RATIO, Situation, entropy_bits, samples_of,
+    Analysis, CHANGE_MARGIN, DICTIONARY_MARGIN, Decision, DictionarySource, EQUAL_COST, Findings,
+    MeasuredCandidate, OWN_SAMPLES_MIN, OWN_SHARE_MIN, SAMPLES_MIN, SAVING_RATIO, Situation, entropy_bits,
+    samples_of,
 };
 use crate::cache::tier::cold::classes::CLASSES;
 use crate::cache::tier::cold::report::Candidate;
@@ -46,9 +47,6 @@ impl Allowed {
         Self { common: analysis.common.changed, classes }
     }
 }
-
-/// By how much a new dictionary has to be cheaper than one that nobody but a brief look has chosen.
-const DICTIONARY_MARGIN: f64 = 0.05;
 
 /// Decides between measured candidates: the cheapest of those that save an eighth (or store as is, or look first, if
 /// `gate`), unless the present choice comes within `margin` of it. A present choice that is not among the candidates
