@@ -7,8 +7,12 @@
 //! returned; a created, renamed or removed name survives once `sync_dir` on its directory has returned.
 
 mod os;
+#[cfg(target_os = "linux")]
+mod sync_range;
+mod write_back;
 
 pub use os::{OsDisk, OsFile, OsLock};
+pub(crate) use write_back::WriteBack;
 
 use std::io;
 use std::path::Path;
@@ -74,6 +78,13 @@ pub trait DiskFile: Send + Sync + 'static {
     /// Says that reads of this open file come in no order, so that what lies beside them is not fetched as well. Advice
     /// too.
     fn random_reads(&self) {}
+
+    /// Has the disk begin to write these bytes, and does not wait. Advice: nothing is durable before [`sync`](Self::sync).
+    fn begin_write_back(&self, _offset: u64, _bytes: u64) {}
+
+    /// Says that the file is about to be removed and nobody reads it any more: where it pays, its space is given back bit by
+    /// bit. Advice; what is left of the contents afterwards is open.
+    fn give_back(&self) {}
 
     /// Reads until `buf` is full or the file ends; returns the bytes read.
     fn read_full_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {

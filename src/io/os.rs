@@ -12,7 +12,13 @@ use rustix::io::Errno;
 #[cfg(target_os = "linux")]
 use rustix::{fs::Advice, io::ReadWriteFlags};
 
+#[cfg(target_os = "linux")]
+use super::sync_range::begin_write_back;
 use super::{Disk, DiskFile, write_zeros};
+
+/// Bytes of a file that goes that the disk is told of at a time.
+#[cfg(target_os = "linux")]
+const DISCARD_BYTES: u64 = 1 << 20;
 
 /// The real file system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,6 +52,35 @@ fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<OsFile> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     Ok(OsFile(file))
+}
+
+/// A file system mounted with `discard` tells the disk what it need not keep, and the disk does nothing else meanwhile: 16 MiB
+/// take it 2 to 8 ms. So the file is cut bit by bit, each bit durable before the next: only then is it told.
+#[cfg(target_os = "linux")]
+fn shrink_where_discarded(file: &File) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    if metadata.len() <= DISCARD_BYTES
+        || !is_discarded(&fs::read_to_string("/proc/self/mountinfo")?, metadata.dev())
+    {
+        return Ok(());
+    }
+    let mut left = metadata.len();
+    while left > DISCARD_BYTES {
+        left -= DISCARD_BYTES;
+        file.set_len(left)?;
+        file.sync_data()?;
+    }
+    Ok(())
+}
+
+/// Whether the file system on this device is mounted with `discard`, by the lines of `mountinfo` (proc_pid_mountinfo(5)).
+#[cfg(target_os = "linux")]
+fn is_discarded(mounts: &str, device: u64) -> bool {
+    let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    mounts.lines().any(|line| {
+        let options = line.rsplit(' ').next().unwrap_or_default();
+        line.split(' ').nth(2) == Some(&device) && options.split(',').any(|option| option == "discard")
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the seam the other modules are sent to")]
@@ -134,6 +169,17 @@ impl DiskFile for OsFile {
     #[cfg(target_os = "linux")]
     fn random_reads(&self) {
         let _ = rustix::fs::fadvise(&self.0, 0, None, Advice::Random);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn begin_write_back(&self, offset: u64, bytes: u64) {
+        begin_write_back(&self.0, offset, bytes);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn give_back(&self) {
+        // Whatever is refused, removing the file is all that matters.
+        drop(shrink_where_discarded(&self.0));
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {

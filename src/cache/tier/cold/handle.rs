@@ -27,6 +27,9 @@ use crate::config::{ColdTierConfig, Durability, Maintenance, TTL_LIMIT, check_ca
 use crate::error::{Error, Result};
 use crate::io::{Disk, OsDisk};
 
+/// Of so many records that callers encode themselves, one lets in who waits for its caller's processor: with the queue
+/// as full as that the store's threads and the other callers have long been waiting for it.
+const ENCODED_IN_A_ROW: u64 = 16;
 /// After so many insertions there is something to judge by: how the next ones are best compressed.
 const FIRST_LOOK_AT: u64 = 2000;
 /// What a record costs in the queue besides its bytes.
@@ -170,12 +173,17 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         let charge = u64::from(record.meta.stored_len) + QUEUE_OVERHEAD_BYTES;
         shared.budget.give_back(reserved - charge);
         shared.ledger.strike(reserved - charge);
-        if shared.counters.inserts.fetch_add(1, Ordering::Relaxed) == FIRST_LOOK_AT {
+        let number = shared.counters.inserts.fetch_add(1, Ordering::Relaxed);
+        if number == FIRST_LOOK_AT {
             self.ask_for_first_look();
         }
         count(&shared.counters.raw_bytes_inserted, raw_len as u64);
         let wait = self.send(record, charge)?;
+        let encoded_here = in_force.is_some();
         drop(in_force);
+        if encoded_here && number.is_multiple_of(ENCODED_IN_A_ROW) {
+            std::thread::yield_now();
+        }
         self.wait_durable(wait)
     }
 

@@ -35,9 +35,11 @@ const BATCH_BYTES: usize = 256 << 10;
 const GATHER: Duration = Duration::from_micros(200);
 /// No accepted record is kept from the kernel for the sake of gathering any longer than this.
 const GATHER_MAX: Duration = Duration::from_millis(1);
-/// After that many records that were left to the writer to encode it asks whether anybody waits for its processor: a burst of
-/// fifty takes a third of a millisecond, and a reader whom the disk has answered meanwhile is not let in before its end.
-const RECORDS_IN_A_ROW: u32 = 4;
+/// After that many records the writer asks whether anybody waits for its processor: a burst of fifty that were left to it to
+/// encode takes a third of a millisecond, and a reader whom the disk has answered meanwhile is not let in before its end.
+const RECORDS_IN_A_ROW: u32 = 16;
+/// What a record that was left to it to encode counts for.
+const ENCODED_HERE: u32 = 4;
 /// With no interval to keep, the writer looks at its clock this often.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// After a failed write, the next attempt comes after this.
@@ -62,8 +64,8 @@ pub(super) struct Writer<D: Disk> {
     synced_at: Instant,
     /// When the first of the pending records was appended.
     batch_begun: Instant,
-    /// Records encoded here since it last asked.
-    encoded_in_a_row: u32,
+    /// Records since it last asked.
+    records_in_a_row: u32,
 }
 
 struct Pending {
@@ -108,7 +110,7 @@ impl<D: Disk> Writer<D> {
             lost: 0,
             synced_at: Instant::now(),
             batch_begun: Instant::now(),
-            encoded_in_a_row: 0,
+            records_in_a_row: 0,
         }
     }
 
@@ -307,9 +309,7 @@ impl<D: Disk> Writer<D> {
             shared.release(charge, &self.waker);
             return;
         }
-        if record.is_raw {
-            self.let_others_in();
-        }
+        self.let_others_in(if record.is_raw { ENCODED_HERE } else { 1 });
         let mut encoded = std::mem::take(&mut self.encoded);
         let (mut meta, sum, stored) = match record.is_raw {
             true => {
@@ -345,10 +345,10 @@ impl<D: Disk> Writer<D> {
     }
 
     /// Lets threads that wait for this processor run, now and then. Costs a system call where there are none.
-    fn let_others_in(&mut self) {
-        self.encoded_in_a_row += 1;
-        if self.encoded_in_a_row == RECORDS_IN_A_ROW {
-            self.encoded_in_a_row = 0;
+    fn let_others_in(&mut self, records: u32) {
+        self.records_in_a_row += records;
+        if self.records_in_a_row >= RECORDS_IN_A_ROW {
+            self.records_in_a_row = 0;
             std::thread::yield_now();
         }
     }
@@ -479,6 +479,8 @@ impl<D: Disk> Writer<D> {
             charge += bytes;
         }
         shared.release(charge, &self.waker);
+        // Not before: until then what has been written counts twice.
+        self.let_others_in(RECORDS_IN_A_ROW);
         self.pending = pending;
         self.pending.clear();
     }

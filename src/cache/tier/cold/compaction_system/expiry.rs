@@ -1,6 +1,7 @@
 //! Expiry: what is past its time leaves the index, and whole segments leave the disk.
 
 use super::files::{remove_segment, rows_of, sweep_segment, sync_removals};
+use super::pacer::letting_in;
 use super::{CleanupReport, CompactionSystem};
 use crate::cache::tier::cold::core::segment::row_bytes;
 use crate::cache::tier::cold::core::slab::AccountView;
@@ -43,7 +44,7 @@ impl CompactionSystem {
         };
         let mut next_expiry_ms = u64::MAX;
         let (mut removed, mut bytes) = (0, 0);
-        for (at, row) in found.rows.iter().enumerate() {
+        for (at, row) in letting_in(found.rows.iter().enumerate()) {
             let location = Location { slot: account.slot, offset: row.offset };
             if !row.is_expired(now_ms) {
                 if row.expires_at_ms != 0 {
@@ -70,7 +71,7 @@ impl CompactionSystem {
             return Ok(0);
         };
         let (mut removed, mut bytes) = (0, 0);
-        for (row, row_bytes) in &rows {
+        for (row, row_bytes) in letting_in(rows.iter()) {
             let location = Location { slot, offset: row.offset };
             if self.expire_row(shared, row, location) {
                 removed += 1;

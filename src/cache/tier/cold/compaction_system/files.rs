@@ -1,5 +1,6 @@
 //! What the tasks share: a segment's rows, and how files and index entries go.
 
+use super::pacer::letting_in;
 use crate::cache::tier::cold::core::manifest::replace_file;
 use crate::cache::tier::cold::core::recovery::is_damage;
 use crate::cache::tier::cold::core::segment::{ReadError, read_footer, scan_records};
@@ -74,11 +75,10 @@ pub(super) fn sweep_slots<D: Disk, C: Clock>(shared: &Shared<D, C>, slots: &[u32
     if slots.is_empty() {
         return;
     }
-    for number in 0..PARTITIONS {
-        for (id, entry) in shared.index.partition(number as u16) {
-            if slots.contains(&entry.location.slot) {
-                shared.index.replace_if(id, entry.location, None);
-            }
+    let entries = (0..PARTITIONS).flat_map(|number| shared.index.partition(number as u16));
+    for (id, entry) in letting_in(entries) {
+        if slots.contains(&entry.location.slot) {
+            shared.index.replace_if(id, entry.location, None);
         }
     }
 }
@@ -88,7 +88,7 @@ pub(super) fn sweep_slots<D: Disk, C: Clock>(shared: &Shared<D, C>, slots: &[u32
 pub(super) fn sweep_segment<D: Disk, C: Clock>(shared: &Shared<D, C>, account: &AccountView) {
     match rows_of(shared, account) {
         Ok(Some(found)) if !found.lost => {
-            for row in &found.rows {
+            for row in letting_in(found.rows.iter()) {
                 let location = Location { slot: account.slot, offset: row.offset };
                 shared.index.replace_if(EntryId::of(row.hash), location, None);
             }
@@ -109,7 +109,11 @@ pub(super) fn remove_segment<D: Disk, C: Clock>(shared: &Shared<D, C>, account: 
 }
 
 pub(super) fn remove_file<D: Disk, C: Clock>(shared: &Shared<D, C>, path: &std::path::Path) {
-    let bytes = shared.disk.open_read(path).and_then(|file| file.len());
+    let bytes = shared.disk.open(path).and_then(|file| {
+        let bytes = file.len();
+        file.give_back();
+        bytes
+    });
     match shared.disk.remove(path) {
         Ok(()) => shared.ledger.strike(in_blocks(bytes.unwrap_or(0))),
         Err(error) => {

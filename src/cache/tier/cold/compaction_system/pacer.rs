@@ -61,6 +61,18 @@ fn way_to_high(garbage: &Garbage, circumstances: &Circumstances) -> f64 {
 
 /// Bytes read or written after which threads that wait for the worker's processor are let in: some tens of microseconds.
 const BYTES_IN_A_ROW: u64 = 32 << 10;
+/// Likewise, rows or index entries gone through.
+const ROWS_IN_A_ROW: usize = 256;
+
+/// Goes through rows, and lets in who waits for the worker's processor again and again.
+pub(super) fn letting_in<I: Iterator>(rows: I) -> impl Iterator<Item = I::Item> {
+    rows.enumerate().map(|(number, row)| {
+        if number % ROWS_IN_A_ROW == ROWS_IN_A_ROW - 1 {
+            std::thread::yield_now();
+        }
+        row
+    })
+}
 
 /// Keeps a task to its rate.
 #[derive(Debug)]

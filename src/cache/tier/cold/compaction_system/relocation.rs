@@ -6,14 +6,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use super::survivor_groups::SurvivorGroups;
 use crate::cache::tier::cold::compression::{Encoded, Encoding};
 use crate::cache::tier::cold::core::names;
-use crate::cache::tier::cold::core::segment::{
-    ReadError, decode_record, place_of, read_footer, scan_records_on,
-};
+use crate::cache::tier::cold::core::segment::{ReadError, decode_record, place_of, read_footer, reads_back};
 use crate::cache::tier::cold::core::spread::spread;
 use crate::cache::tier::cold::encoding::InForce;
 use crate::cache::tier::cold::ledger::in_blocks;
@@ -29,12 +28,13 @@ use crate::cache::tier::cold::serialization::segment::{
 use crate::cache::tier::cold::shared::{Shared, count};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{Disk, DiskFile, read_all};
+use crate::io::{Disk, DiskFile, WriteBack};
 
-/// The output is written in pieces of this size.
-const WRITE_BYTES: usize = 1 << 20;
-/// Longest segment file that is read whole.
-const VICTIM_BYTES_MAX: u64 = 256 << 20;
+/// Victims are read and outputs written in pieces of about this size. The disk serves one request after the other: what is
+/// asked for in one go keeps every reader waiting for as long as it takes, a tenth of a millisecond.
+const PIECE_BYTES: u64 = 128 << 10;
+/// Dead records between survivors are read with them up to this length: skipping them would take the disk longer.
+const GAP_BYTES: u64 = 16 << 10;
 
 /// Bytes of records that several threads work at before they are written: the task cannot be stopped meanwhile.
 const SHARED_BYTES: u64 = 1 << 20;
@@ -71,6 +71,7 @@ struct Output<F> {
     path: PathBuf,
     buffer: Vec<u8>,
     written: u64,
+    write_back: WriteBack,
     rows: Vec<FooterRow>,
     summary: SegmentSummary,
     /// What its values' size classes add up to.
@@ -133,29 +134,47 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
             return Ok(());
         }
         let path = names::segment(&self.shared.config.dir, identity.segment_id);
-        let bytes = self.shared.disk.open_read(&path).and_then(|file| read_all(&file, VICTIM_BYTES_MAX));
-        let bytes = bytes.map_err(|error| Error::io("read", &path, error))?;
-        let victim = Source { identity, bytes: &bytes, recompress };
+        let failed = |error| Error::io("read", &path, error);
+        let file = self.shared.disk.open_read(&path).map_err(failed)?;
+        // What lies behind a piece may be dead.
+        file.random_reads();
         self.threads = 1;
-        let mut ahead = VecDeque::new();
-        for (number, survivor) in survivors.iter().enumerate() {
-            if recompress && ahead.is_empty() {
+        let (mut rest, mut bytes) = (survivors, Vec::new());
+        while !rest.is_empty() {
+            if recompress {
                 self.threads = threads();
-                if self.threads > 1 {
-                    ahead =
-                        victim.make_ready_together(self.shared, self.threads, next_of(&survivors[number..]));
-                }
             }
+            let (piece, behind) = rest.split_at(first_piece(rest, self.threads));
+            rest = behind;
+            let start = span(piece).start;
+            read_span(&file, &span(piece), &mut bytes).map_err(failed)?;
+            self.copy_piece(&Source { identity, start, bytes: &bytes, recompress }, piece, &mut copied)?;
+        }
+        Ok(())
+    }
+
+    /// Copies what has been read of a victim.
+    fn copy_piece(
+        &mut self,
+        victim: &Source<'_>,
+        survivors: &[Survivor],
+        copied: &mut impl FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
+        let mut ahead = match self.threads {
+            1 => VecDeque::new(),
+            threads => victim.make_ready_together(self.shared, threads, survivors),
+        };
+        for survivor in survivors {
             let ready = match ahead.pop_front() {
                 Some(ready) => ready,
                 None => victim.make_ready(self.shared, survivor, &mut self.scratch),
             };
             let offset = survivor.row.offset;
             match ready {
-                Some(ready) => self.push_ready(survivor, &victim, &ready)?,
+                Some(ready) => self.push_ready(survivor, victim, &ready)?,
                 None => {
                     tracing::warn!(
-                        segment = identity.segment_id,
+                        segment = victim.identity.segment_id,
                         offset,
                         "damaged record met; its entry is lost"
                     );
@@ -174,8 +193,7 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
                 self.push(survivor, ready.meta, stored, ready.sum)
             }
             None => {
-                let at = survivor.row.offset as usize + RECORD_HEADER_BYTES;
-                let stored = &victim.bytes[at..at + ready.meta.stored_len as usize];
+                let stored = &victim.from(survivor)[RECORD_HEADER_BYTES..][..ready.meta.stored_len as usize];
                 self.push(survivor, ready.meta, stored, ready.sum)
             }
         }
@@ -212,7 +230,7 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
             from: survivor.from,
             to: IndexEntry { location, size },
         });
-        if output.buffer.len() >= WRITE_BYTES {
+        if output.buffer.len() as u64 >= PIECE_BYTES {
             write_out(self.shared, output)?;
         }
         Ok(())
@@ -248,6 +266,7 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
             path,
             buffer: identity.encode(),
             written: 0,
+            write_back: WriteBack::default(),
             rows: Vec::new(),
             summary,
             class_bytes: 0,
@@ -298,13 +317,16 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
     fn read_back(&self, output: &Output<D::File>, reader: &D::File) -> Result<()> {
         let shared = self.shared;
         let (seed, dictionaries) = (shared.hash_seed, &shared.dictionaries);
-        let scan = scan_records_on(self.threads, reader, &output.identity, seed, dictionaries)
-            .map_err(|error| Error::io("read back", &output.path, error))?;
-        let footer = match read_footer(reader, &output.identity) {
-            Err(ReadError::Io(error)) => return Err(Error::io("read back", &output.path, error)),
-            footer => footer,
-        };
-        let whole = footer.is_ok_and(|(_, rows)| rows == output.rows) && scan.rows == output.rows;
+        let failed = |error| Error::io("read back", &output.path, error);
+        let records = (&output.rows[..], output.summary.records_end);
+        let mut whole = reads_back(self.threads, reader, &output.identity, records, seed, dictionaries)
+            .map_err(failed)?;
+        if whole {
+            whole = match read_footer(reader, &output.identity) {
+                Err(ReadError::Io(error)) => return Err(failed(error)),
+                footer => footer.is_ok_and(|(_, rows)| rows == output.rows),
+            };
+        }
         if whole {
             return Ok(());
         }
@@ -344,9 +366,11 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
     }
 }
 
-/// A victim that is being read.
+/// A piece of a victim.
 struct Source<'a> {
     identity: &'a SegmentIdentity,
+    /// Where in the file it begins.
+    start: u64,
     bytes: &'a [u8],
     recompress: bool,
 }
@@ -367,6 +391,11 @@ struct Scratch {
 }
 
 impl Source<'_> {
+    /// The piece from a survivor on; nothing, if its file ends before.
+    fn from(&self, survivor: &Survivor) -> &[u8] {
+        self.bytes.get((u64::from(survivor.row.offset) - self.start) as usize..).unwrap_or_default()
+    }
+
     /// Makes records ready on several threads, in their order.
     fn make_ready_together<D: Disk, C: Clock>(
         &self,
@@ -395,7 +424,7 @@ impl Source<'_> {
         survivor: &Survivor,
         scratch: &mut Scratch,
     ) -> Option<Ready> {
-        let record = self.bytes.get(survivor.row.offset as usize..)?;
+        let record = self.from(survivor);
         let (meta, sum) = self.verify(shared, survivor, record)?;
         if !survivor.shadow && (!self.recompress || is_in_force(shared, &meta)) {
             return Some(Ready { meta, sum, anew: None });
@@ -427,14 +456,32 @@ impl Source<'_> {
     }
 }
 
-/// The first survivors, [`SHARED_BYTES`] of them and one more.
-fn next_of(survivors: &[Survivor]) -> &[Survivor] {
-    let mut bytes = 0;
-    let whole = survivors.iter().take_while(|survivor| {
-        bytes += survivor.bytes;
-        bytes <= SHARED_BYTES
+/// How many of the survivors, at least one, are read together and worked at by so many threads.
+fn first_piece(survivors: &[Survivor], threads: usize) -> usize {
+    let bytes_max = if threads > 1 { SHARED_BYTES } else { PIECE_BYTES };
+    let start = u64::from(survivors[0].row.offset);
+    let mut end = span(&survivors[..1]).end;
+    let whole = survivors[1..].iter().take_while(|survivor| {
+        let Range { start: next, end: next_end } = span(std::slice::from_ref(*survivor));
+        let gap = next.saturating_sub(end);
+        end = next_end;
+        gap <= GAP_BYTES && end - start <= bytes_max
     });
-    &survivors[..survivors.len().min(whole.count() + 1)]
+    1 + whole.count()
+}
+
+/// Where in their file some survivors lie.
+fn span(survivors: &[Survivor]) -> Range<u64> {
+    let (first, last) = (&survivors[0], &survivors[survivors.len() - 1]);
+    first.row.offset.into()..u64::from(last.row.offset) + last.bytes
+}
+
+/// Fills the buffer with a part of a file; with less of it, if the file is shorter.
+fn read_span<F: DiskFile>(file: &F, span: &Range<u64>, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+    bytes.resize((span.end - span.start) as usize, 0);
+    let got = file.read_full_at(bytes, span.start)?;
+    bytes.truncate(got);
+    Ok(())
 }
 
 fn tombstone_of(meta: RecordMeta, raw: &[u8]) -> Ready {
@@ -498,6 +545,7 @@ fn write_out<D: Disk, C: Clock>(shared: &Shared<D, C>, output: &mut Output<D::Fi
     })?;
     count(&shared.counters.segment_bytes_written, output.buffer.len() as u64);
     output.written += output.buffer.len() as u64;
+    output.write_back.appended(&output.file, output.written);
     output.buffer.clear();
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::eviction::Evicted;
 use super::files::{Rows, remove_segment, rows_of, sweep_slots, sync_names, sync_removals};
+use super::pacer::letting_in;
 use super::policy::{Trigger, Victim, is_replaced};
 use super::relocation::{Relocation, Survivor};
 use super::survivor_groups::SurvivorGroups;
@@ -151,7 +152,7 @@ impl CompactionSystem {
                     group_of_survivors(group, summary, shared.in_flight.next_sequence(), shared.index.len())
                 }
             };
-            for (at, row) in found.rows.iter().enumerate() {
+            for (at, row) in letting_in(found.rows.iter().enumerate()) {
                 let bytes = row_bytes(&found.rows, at, found.records_end) as u64;
                 self.list_row(shared, (row, bytes, group), now_ms, &mut entry, report);
             }
@@ -274,7 +275,7 @@ impl CompactionSystem {
             }
         };
         self.watermark = watermark;
-        for moved in &relocation.moved {
+        for moved in letting_in(relocation.moved.iter()) {
             shared.hand_over().repoint(moved.id, moved.from, moved.to);
         }
         for survivor in &relocation.damaged {

@@ -12,7 +12,7 @@ use crate::cache::tier::cold::serialization::record::{RECORD_ALIGN, RecordMeta, 
 use crate::cache::tier::cold::serialization::segment::{
     SEGMENT_HEADER_BYTES, SegmentIdentity, SegmentSummary,
 };
-use crate::io::DiskFile;
+use crate::io::{DiskFile, WriteBack};
 
 /// A segment that is being written.
 pub(super) struct ActiveSegment<F> {
@@ -24,6 +24,7 @@ pub(super) struct ActiveSegment<F> {
     buffer: Vec<u8>,
     /// Where the buffer goes.
     written: u64,
+    write_back: WriteBack,
     rows: Vec<FooterRow>,
     summary: SegmentSummary,
     /// As of the last write: what a failed write falls back to.
@@ -55,6 +56,7 @@ impl<F: DiskFile> ActiveSegment<F> {
             file,
             buffer: Vec::new(),
             written: SEGMENT_HEADER_BYTES as u64,
+            write_back: WriteBack::default(),
             rows: Vec::new(),
             summary,
             written_rows: 0,
@@ -141,6 +143,7 @@ impl<F: DiskFile> ActiveSegment<F> {
         self.file.write_full_at(&self.buffer, self.written)?;
         let bytes = self.buffer.len() as u64;
         self.written += bytes;
+        self.write_back.appended(&self.file, self.written);
         self.buffer.clear();
         self.written_rows = self.rows.len();
         self.written_summary = self.summary;

@@ -24,6 +24,10 @@ const SEGMENT_FILE_BYTES_MAX: u64 = 256 << 20;
 /// Behind a damaged record, the next one is looked for among records up to this size.
 const RESYNC_RECORD_BYTES: usize = 64 << 10;
 
+/// A segment is read back in pieces of so many bytes, and of so many if several threads work at each.
+const READ_BACK_BYTES: u64 = 32 << 10;
+const READ_BACK_SHARED_BYTES: u64 = 8 << 20;
+
 /// Records whose keys a thread decodes before it looks for more.
 const RECORDS_A_PART: usize = 4096;
 
@@ -233,6 +237,72 @@ pub fn scan_records_on<F: DiskFile>(
     }
     scan.torn_bytes += (bytes.len() as u64).saturating_sub(scan.summary.records_end);
     Ok(scan)
+}
+
+/// Whether the records of a segment are those of its footer's rows, whole, without a gap and up to `records_end`: whether a
+/// scan would find just these. Up to so many threads decompress them for their keys; one alone lets in who waits for its
+/// processor again and again.
+pub fn reads_back<F: DiskFile>(
+    threads: usize,
+    file: &F,
+    identity: &SegmentIdentity,
+    (rows, records_end): (&[FooterRow], u64),
+    hash_seed: u64,
+    dictionaries: &DictionaryTable,
+) -> io::Result<bool> {
+    let threads = threads.min(threads_for(rows.len()));
+    let piece_bytes = if threads > 1 { READ_BACK_SHARED_BYTES } else { READ_BACK_BYTES };
+    let (mut bytes, mut at, mut next) = (Vec::new(), SEGMENT_HEADER_BYTES as u64, 0);
+    while next < rows.len() {
+        let first = next;
+        while next < rows.len() && (next == first || u64::from(rows[next].offset) < at + piece_bytes) {
+            next += 1;
+        }
+        let end = rows.get(next).map_or(records_end, |row| row.offset.into());
+        bytes.resize(end.saturating_sub(at) as usize, 0);
+        let got = file.read_full_at(&mut bytes, at)?;
+        if !piece_reads_back(
+            threads,
+            &mut bytes[..got],
+            (identity, at),
+            &rows[first..next],
+            hash_seed,
+            dictionaries,
+        ) {
+            return Ok(false);
+        }
+        at = end;
+        if threads == 1 {
+            std::thread::yield_now();
+        }
+    }
+    Ok(at == records_end)
+}
+
+fn piece_reads_back(
+    threads: usize,
+    bytes: &mut [u8],
+    (identity, start): (&SegmentIdentity, u64),
+    rows: &[FooterRow],
+    hash_seed: u64,
+    dictionaries: &DictionaryTable,
+) -> bool {
+    let mut records = Vec::with_capacity(rows.len());
+    let mut at = 0;
+    for _ in rows {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let Some(record) = record_at(rest, identity, start + at as u64, dictionaries, true) else {
+            return false;
+        };
+        records.push((at, record.meta));
+        at += record.meta.record_bytes();
+    }
+    let hashes = key_hashes(threads, bytes, &records, hash_seed, dictionaries);
+    let found = records
+        .iter()
+        .zip(hashes)
+        .map(|((at, meta), hash)| hash.map(|hash| FooterRow::new(hash, (start + *at as u64) as u32, meta)));
+    at == bytes.len() && found.eq(rows.iter().copied().map(Some))
 }
 
 /// The records of a segment that pass their checks, each with its offset, in order.

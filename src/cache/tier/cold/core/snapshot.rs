@@ -20,10 +20,10 @@ use crate::cache::tier::cold::serialization::snapshot::{
     encode_chunk, encode_header, encode_slot_table,
 };
 use crate::error::{Error, Result};
-use crate::io::{Disk, DiskFile};
+use crate::io::{Disk, DiskFile, WriteBack};
 
 /// The file is written in pieces of about this size.
-const WRITE_BYTES: usize = 1 << 20;
+const WRITE_BYTES: usize = 128 << 10;
 
 /// Writes a snapshot under its final name, durable but not committed. Returns its length.
 pub fn write_snapshot<D: Disk>(
@@ -68,7 +68,7 @@ fn write_chunks<D: Disk>(
         slot_table_bytes: 0,
     };
     let mut at = SNAPSHOT_HEADER_BYTES as u64;
-    let mut buffer = Vec::new();
+    let (mut buffer, mut write_back) = (Vec::new(), WriteBack::default());
     for (chunk, chunk_bytes) in header.chunk_bytes.iter_mut().enumerate() {
         let first = chunk * CHUNK_PARTITIONS;
         let partitions: Vec<_> =
@@ -80,6 +80,7 @@ fn write_chunks<D: Disk>(
         if buffer.len() >= WRITE_BYTES {
             file.write_full_at(&buffer, at)?;
             at += buffer.len() as u64;
+            write_back.appended(&file, at);
             buffer.clear();
         }
     }

@@ -1,0 +1,29 @@
+//! What is appended to a file is written out bit by bit, not all at once by the sync at its end.
+//!
+//! A disk serves what it is asked for in turn, and a sync asks for everything at once: behind the 64 MiB of a segment a
+//! read waits for 60 ms. Little by little the same bytes keep it for a tenth of a millisecond at a time, the sync at the
+//! end finds little left to do, and what is durable when is as before.
+
+use super::DiskFile;
+
+/// The kernel is asked to write whenever so much has been appended.
+const STEP_BYTES: u64 = 128 << 10;
+/// The page at the end is still being filled.
+const PAGE_BYTES: u64 = 4 << 10;
+
+/// How much of a file that is being appended to the kernel has been asked to write.
+#[derive(Debug, Default)]
+pub(crate) struct WriteBack {
+    begun: u64,
+}
+
+impl WriteBack {
+    /// Takes note of how long the file is now.
+    pub(crate) fn appended<F: DiskFile>(&mut self, file: &F, len: u64) {
+        let end = len - len % PAGE_BYTES;
+        if end.saturating_sub(self.begun) >= STEP_BYTES {
+            file.begin_write_back(self.begun, end - self.begun);
+            self.begun = end;
+        }
+    }
+}
