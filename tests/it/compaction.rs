@@ -193,7 +193,7 @@ fn the_time_left_is_what_has_passed_by_what_is_left_and_done() {
 /// Every call of a compaction, but of a snapshot's 256 chunks only the first.
 fn is_failed(call: &Call) -> bool {
     let is_later_chunk = call.name.starts_with("snap-") && call.op == Op::Write && call.offset > 2000;
-    !is_later_chunk && call.op != Op::RandomReads
+    !is_later_chunk && !call.op.is_advice()
 }
 
 /// Insists that the directory holds what the store says it holds, and nothing temporary.

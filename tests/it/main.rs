@@ -25,6 +25,7 @@ mod large_openings; // openings that are spread over threads
 mod life; // what one caller sees: insert, get, remove, expiry, the tasks, reopening
 mod looking; // from outside, closed or in use: nothing changed, nothing mistaken for damage
 mod multi_get; // many keys at once, or all: the same answers, and a disk that is asked before it is waited for
+mod pieces; // how much the disk is asked for at once
 mod regressions; // bugs that were found, each with the sequence that showed it
 mod repair; // damage found and mended: verify, repair, and what a start adopts
 mod reserve; // a disk that others have filled: maintenance goes on

@@ -20,9 +20,18 @@ pub enum Op {
     Read,
     WillNeed,
     RandomReads,
+    WriteBack,
+    GiveBack,
     Write,
     Sync,
     Stat,
+}
+
+impl Op {
+    /// Whether nothing can come of it: it cannot fail.
+    pub fn is_advice(self) -> bool {
+        matches!(self, Self::WillNeed | Self::RandomReads | Self::WriteBack | Self::GiveBack)
+    }
 }
 
 /// One call, told before it is made. `name` is the file's at the time it was opened, of a rename the old one.
@@ -264,6 +273,16 @@ impl DiskFile for ScriptedFile {
 
     fn random_reads(&self) {
         self.wire.note(Call { op: Op::RandomReads, name: self.name.clone(), offset: 0, len: 0 });
+    }
+
+    fn begin_write_back(&self, offset: u64, bytes: u64) {
+        self.wire.note(Call { op: Op::WriteBack, name: self.name.clone(), offset, len: bytes as usize });
+        self.file.begin_write_back(offset, bytes);
+    }
+
+    fn give_back(&self) {
+        self.wire.note(Call { op: Op::GiveBack, name: self.name.clone(), offset: 0, len: 0 });
+        self.file.give_back();
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {

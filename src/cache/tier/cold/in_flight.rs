@@ -49,6 +49,9 @@ impl EncodedRecord {
     }
 }
 
+/// Locks, as many as the index has and for the same reason.
+const SHARDS: usize = 1024;
+
 /// The records in flight.
 #[derive(Debug)]
 pub struct InFlight {
@@ -60,7 +63,7 @@ impl InFlight {
     /// Nothing is in flight; `next_sequence` is given out next.
     pub fn new(next_sequence: u64) -> Self {
         Self {
-            records: ConcurrentMap::with_hasher_and_shard_amount(ByHash, 64),
+            records: ConcurrentMap::with_hasher_and_shard_amount(ByHash, SHARDS),
             next_sequence: AtomicU64::new(next_sequence),
         }
     }

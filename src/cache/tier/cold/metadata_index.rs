@@ -26,7 +26,9 @@ const TAG_BITS: u32 = 46;
 const SLOT_BITS: u32 = 18;
 /// Reads of an entry that are told apart.
 pub const HITS_MAX: u8 = 7;
-const SHARDS: usize = 256;
+/// Locks. Who loses its processor while it holds one keeps out whoever needs the same one, for as long as the scheduler likes:
+/// with many it is hardly ever the same one.
+const SHARDS: usize = 1024;
 
 /// Partitions of the index.
 pub const PARTITIONS: usize = 1 << PARTITION_BITS;

@@ -2,7 +2,7 @@
 //!
 //! A relocated record keeps its sequence number and, unless it is stored anew, its bytes and payload sum. A shadow is
 //! moved as a tombstone: its key, and nothing else. Every record is verified before it is written, and the whole
-//! output is read back by the recovery reader before it is committed.
+//! output is read back, as recovery would read it, before it is committed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -281,7 +281,7 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
         Ok(())
     }
 
-    /// Completes an output: footer, sync, and the recovery reader's word that it reads back whole.
+    /// Completes an output: footer, sync, and proof that it reads back whole.
     fn finish_output(&mut self, group: u8) -> Result<()> {
         let Some(mut output) = self.outputs.remove(&group) else { return Ok(()) };
         let finished = self.complete(&mut output);
