@@ -36,7 +36,7 @@ fn what_is_appended_is_written_out_bit_by_bit_before_its_sync() {
             Op::Write => *len = (*len).max(end),
             Op::WriteBack => {
                 assert_eq!(offset, *begun, "{name}: a gap, or twice the same");
-                assert!(end % 4096 == 0 && end <= *len, "{name}: {end} of {len}");
+                assert!(end.is_multiple_of(4096) && end <= *len, "{name}: {end} of {len}");
                 *begun = end;
             }
             Op::Sync if name.starts_with("seg-") => {

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::core::segment::key_hash;
 use super::core::tuning_file::read_report;
+use super::courtesy::let_others_in;
 use super::crew::Crew;
 use super::encoding::{encode, is_left_to_writer, leave_to_writer};
 use super::in_flight::EncodedRecord;
@@ -182,7 +183,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         let encoded_here = in_force.is_some();
         drop(in_force);
         if encoded_here && number.is_multiple_of(ENCODED_IN_A_ROW) {
-            std::thread::yield_now();
+            let_others_in();
         }
         self.wait_durable(wait)
     }

@@ -26,6 +26,7 @@ pub mod classes;
 mod compaction_system;
 pub mod compression;
 pub mod core;
+mod courtesy;
 mod crew;
 pub mod dictionary;
 mod encoding;

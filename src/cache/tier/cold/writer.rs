@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, never, select};
 
 use super::core::segment::decode_record;
 use super::core::storage::{ColdTierStorage, Placement};
+use super::courtesy::let_others_in;
 use super::encoding::encode_raw;
 use super::frontier::Frontier;
 use super::groups::{ExpiryGroups, UNKNOWN_CLASS, group_of_replacement};
@@ -309,7 +310,7 @@ impl<D: Disk> Writer<D> {
             shared.release(charge, &self.waker);
             return;
         }
-        self.let_others_in(if record.is_raw { ENCODED_HERE } else { 1 });
+        self.count_in_a_row(if record.is_raw { ENCODED_HERE } else { 1 });
         let mut encoded = std::mem::take(&mut self.encoded);
         let (mut meta, sum, stored) = match record.is_raw {
             true => {
@@ -345,11 +346,11 @@ impl<D: Disk> Writer<D> {
     }
 
     /// Lets threads that wait for this processor run, now and then. Costs a system call where there are none.
-    fn let_others_in(&mut self, records: u32) {
+    fn count_in_a_row(&mut self, records: u32) {
         self.records_in_a_row += records;
         if self.records_in_a_row >= RECORDS_IN_A_ROW {
             self.records_in_a_row = 0;
-            std::thread::yield_now();
+            let_others_in();
         }
     }
 
@@ -480,7 +481,7 @@ impl<D: Disk> Writer<D> {
         }
         shared.release(charge, &self.waker);
         // Not before: until then what has been written counts twice.
-        self.let_others_in(RECORDS_IN_A_ROW);
+        self.count_in_a_row(RECORDS_IN_A_ROW);
         self.pending = pending;
         self.pending.clear();
     }

@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use super::policy::{Circumstances, Garbage};
+use crate::cache::tier::cold::courtesy::let_others_in;
 
 /// Bytes a second, read and written, at the low trigger,
 const RATE_MIN: f64 = (16 << 20) as f64;
@@ -68,7 +69,7 @@ const ROWS_IN_A_ROW: usize = 256;
 pub(super) fn letting_in<I: Iterator>(rows: I) -> impl Iterator<Item = I::Item> {
     rows.enumerate().map(|(number, row)| {
         if number % ROWS_IN_A_ROW == ROWS_IN_A_ROW - 1 {
-            std::thread::yield_now();
+            let_others_in();
         }
         row
     })
@@ -129,7 +130,7 @@ impl Pacer {
         self.bytes_in_a_row += bytes;
         if self.bytes_in_a_row >= BYTES_IN_A_ROW {
             self.bytes_in_a_row = 0;
-            std::thread::yield_now();
+            let_others_in();
         }
         let free_bytes = bytes.min(self.free_bytes);
         self.free_bytes -= free_bytes;

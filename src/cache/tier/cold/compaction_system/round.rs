@@ -12,6 +12,7 @@ use super::{CompactionReport, CompactionSystem};
 use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::core::segment::row_bytes;
 use crate::cache::tier::cold::core::slab::{AccountView, OpenSegment};
+use crate::cache::tier::cold::courtesy::let_others_in;
 use crate::cache::tier::cold::groups::{UNKNOWN_CLASS, group_of_survivors};
 use crate::cache::tier::cold::ledger::BLOCK_BYTES;
 use crate::cache::tier::cold::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
@@ -332,7 +333,7 @@ impl CompactionSystem {
         for victim in listed {
             freed += remove_segment(shared, &victim.victim.account);
             // One file at a time: its blocks are given back while nothing else is held up.
-            std::thread::yield_now();
+            let_others_in();
         }
         sync_removals(shared);
         report.segments_removed += listed.len() as u64;

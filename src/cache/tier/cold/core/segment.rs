@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::spread::{spread, threads_for};
 use crate::cache::tier::cold::compression::{CodecId, FRAME_ROOM, decompress};
+use crate::cache::tier::cold::courtesy::let_others_in;
 use crate::cache::tier::cold::dictionary::DictionaryTable;
 use crate::cache::tier::cold::serialization::footer::{FooterRow, TRAILER_BYTES, VerifiedTrailer};
 use crate::cache::tier::cold::serialization::record::{
@@ -273,7 +274,7 @@ pub fn reads_back<F: DiskFile>(
         }
         at = end;
         if threads == 1 {
-            std::thread::yield_now();
+            let_others_in();
         }
     }
     Ok(at == records_end)
