@@ -50,7 +50,7 @@ impl EncodedRecord {
 }
 
 /// Locks, as many as the index has and for the same reason.
-const SHARDS: usize = 1024;
+const SHARDS: usize = 512;
 
 /// The records in flight.
 #[derive(Debug)]

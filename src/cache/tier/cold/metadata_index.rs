@@ -28,7 +28,7 @@ const SLOT_BITS: u32 = 18;
 pub const HITS_MAX: u8 = 7;
 /// Locks. Who loses its processor while it holds one keeps out whoever needs the same one, for as long as the scheduler likes:
 /// with many it is hardly ever the same one.
-const SHARDS: usize = 1024;
+const SHARDS: usize = 512;
 
 /// Partitions of the index.
 pub const PARTITIONS: usize = 1 << PARTITION_BITS;
