@@ -28,7 +28,7 @@ use crate::config::{ColdTierConfig, Durability, Maintenance, TTL_LIMIT, check_ca
 use crate::error::{Error, Result};
 use crate::io::{Disk, OsDisk};
 
-/// Of so many records that callers encode themselves, one lets in who waits for its caller's processor: with the queue
+/// At one of so many insertions a caller that has encoded its record lets in who waits for its processor: with the queue
 /// as full as that the store's threads and the other callers have long been waiting for it.
 const ENCODED_IN_A_ROW: u64 = 16;
 /// After so many insertions there is something to judge by: how the next ones are best compressed.
