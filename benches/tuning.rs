@@ -1,7 +1,7 @@
 //! Does compression tuning find what is best? Measured on real data, in Markdown.
 //!
 //! `cargo bench --bench tuning` (minutes), `-- --quick` (less data, fewer rounds: figures, no verdicts),
-//! `-- --store` or `-- --attempts` (only that part).
+//! `-- --store` or `-- --attempts` (only that part), `-- --only NAME` (only the rows with this in their name).
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -38,6 +38,7 @@ fn main() {
         bench.attempts(&sets);
         return;
     }
+    let only = std::env::args().skip_while(|arg| arg != "--only").nth(1);
     println!("## Choice against the best single static choice\n");
     println!(
         "| data | weights | values | mean bytes | tuned | cost ns | best static | cost ns | tuned worse by | best again | analysis, CPU ms |"
@@ -49,10 +50,14 @@ fn main() {
         }
         for (at, (name, entries)) in sets.iter().enumerate() {
             // All of them by the default weights, some by the others.
-            if weights == Weights::Balanced || [0, 1, 5].contains(&at) {
+            let is_wanted = only.as_ref().is_none_or(|only| name.contains(only.as_str()));
+            if is_wanted && (weights == Weights::Balanced || [0, 1, 5].contains(&at)) {
                 bench.compare(name, entries, weights);
             }
         }
+    }
+    if only.is_some() {
+        return;
     }
     bench.by_size(&sets[0].1);
     bench.gate(&sets);

@@ -2,7 +2,8 @@
 //! itself and on this machine, and the choice that follows: one for all, and one for each class of records by raw size
 //! that does better with its own.
 //!
-//! Owner: whoever runs a tuning (the compaction worker); it keeps no state between two analyses and starts no thread.
+//! Owner: whoever runs a tuning (the compaction worker); it keeps no state between two analyses and its threads are gone
+//! when it returns.
 //! It decides and touches nothing: the trained dictionaries and the decisions are returned, installing them is the
 //! caller's.
 //!
@@ -49,6 +50,10 @@ pub const WRITE_SHARE_MIN: f64 = 0.1;
 /// than 50 moves by more than the margin from sample to sample (27 entries: by 10 %).
 pub const OWN_SAMPLES_MIN: usize = 200;
 
+/// A class with this share of the live entries, and of their bytes, has no dictionary of its own tried: the common one
+/// learns from hardly anything else.
+const MOST_OF_ALL: f64 = 0.8;
+
 /// A change must cost this much less than the present choice, a new dictionary this much less than the present one at
 /// its best level, and a class's own choice this much less than the common one. Two dictionaries trained on different
 /// samples of the same data differ by 1 to 2 %, and the luckiest of several counts: with 5 % a store of JSON records
@@ -62,7 +67,7 @@ pub const DICTIONARY_MARGIN: f64 = 0.05;
 
 /// Costs this close together count as equal: analyses of other samples of the same data put zstd 1 now before and now
 /// behind zstd 3 by that much.
-pub const EQUAL_COST: f64 = 0.015;
+pub const EQUAL_COST: f64 = 0.02;
 
 /// And a class's own choice must save this share of the whole store's cost: less is not worth a second dictionary's
 /// memory, nor storing the class anew.
@@ -114,8 +119,11 @@ const HOLDOUT_DIVISOR: usize = 4;
 /// costs a dictionary half of its speed and would favour the small ones; but after many passes the processor's branch
 /// predictor may know a few kilobytes of hold-out by heart. Of each run of [`RUN_ENTRIES`] entries the best pass of all
 /// turns counts. After the first round only those go on that cost at most [`STILL_POSSIBLE`] times as much as the best:
-/// a first turn's time is that good, and the others' exact times decide nothing.
+/// a first turn's time is that good, and the others' exact times decide nothing. A round of over [`ROUND_NS`]
+/// that makes the cost of nobody who is near the best smaller by over [`STEADY`] is the last.
 const ROUNDS: usize = 5;
+const ROUND_NS: f64 = 20e6;
+const STEADY: f64 = 0.005;
 const TURN_PASSES: usize = 3;
 const TURN_NS: f64 = 5e6;
 const RUN_ENTRIES: usize = 16;
@@ -301,12 +309,18 @@ pub struct MemoryEfficiencyAnalyzer {
     weights: Weights,
     seed: u64,
     brief: bool,
+    threads: usize,
 }
 
 impl MemoryEfficiencyAnalyzer {
     /// An analyzer that prices bytes by `weights` and splits samples by `seed` (equal seeds, equal splits).
     pub fn new(weights: Weights, seed: u64) -> Self {
-        Self { weights, seed, brief: false }
+        Self { weights, seed, brief: false, threads: 1 }
+    }
+
+    /// Lets so many threads train dictionaries, one each. Times are taken on one thread alone.
+    pub fn threads(self, threads: usize) -> Self {
+        Self { threads, ..self }
     }
 
     /// The same, in a fraction of the time: for a store that has hardly begun, so that little is written before there
@@ -331,8 +345,8 @@ impl MemoryEfficiencyAnalyzer {
     ///
     /// `progress` is told the fraction done (rising, at last 1); `should_stop` is asked between two candidates.
     ///
-    /// CPU time measured, balanced, nothing tuned before: 0.6 s for 1000 JSON records of 1 KB, 0.09 s for values of 64
-    /// bytes, 2 s for source code of 3.6 KB, 4 s for HTML of 8 KB; large values are capped at 6 MiB of training and
+    /// CPU time measured, balanced, nothing tuned before: 0.3 s for 1000 JSON records of 1 KB, 0.07 s for values of 64
+    /// bytes, 1.2 s for source code of 3.5 KB, 1.8 s for HTML of 8 KB; large values are capped at 6 MiB of training and
     /// 2 MiB of measuring. A second trial takes as long again. Memory: one copy of the training part.
     ///
     /// # Errors
@@ -347,8 +361,7 @@ impl MemoryEfficiencyAnalyzer {
         let first_share = if situation.settled { 0.5 } else { 1.0 };
         let mut once = |seed: u64, allowed: Allowed, from: f32| {
             let mut part = |done: f32| progress(from + first_share * done);
-            let mut trial =
-                Trial::new(samples, situation, (self.weights, self.brief), seed, &mut part, should_stop);
+            let mut trial = Trial::new(samples, situation, self, seed, &mut part, should_stop);
             trial.select()?;
             trial.time()?;
             let mut analysis = choice::decide(&trial, allowed);

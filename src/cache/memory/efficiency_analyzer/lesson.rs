@@ -1,7 +1,10 @@
 //! What dictionaries are trained on, and what they are measured on.
 
+use std::convert::Infallible;
+
 use super::{HOLDOUT_BYTES_MAX, HOLDOUT_DIVISOR, Sample, TRAINING_BYTES_MAX};
 use crate::cache::tier::cold::classes::{CLASSES, class_of};
+use crate::cache::tier::cold::core::spread::spread;
 use crate::cache::tier::cold::dictionary::train_dictionary;
 
 /// Trainings that are given a chance to fill the dictionary, and the share of it, in percent, that counts as filled.
@@ -44,6 +47,24 @@ fn cap(part: &mut Vec<&Sample>, bytes_max: usize) {
     });
     let kept = kept.count().max(1);
     part.truncate(kept);
+}
+
+/// What a dictionary is trained on.
+pub(super) struct Lesson<'a> {
+    pub samples: Vec<&'a Sample>,
+    pub bytes_max: usize,
+}
+
+/// Trains all of them, on so many threads; in the order of the lessons, `None` where there was too little to learn from.
+pub(super) fn train_each(lessons: &[Lesson<'_>], threads: usize) -> Vec<Option<Vec<u8>>> {
+    let train = |done: &mut Vec<(usize, Option<Vec<u8>>)>, (at, lesson): (usize, &Lesson<'_>)| {
+        done.push((at, train_on(lesson.samples.iter().copied(), lesson.bytes_max)));
+        Ok::<(), Infallible>(())
+    };
+    let Ok(done) = spread(lessons.iter().enumerate(), threads, Vec::new, train);
+    let mut trained: Vec<(usize, Option<Vec<u8>>)> = done.into_iter().flatten().collect();
+    trained.sort_by_key(|(at, _)| *at);
+    trained.into_iter().map(|(_, bytes)| bytes).collect()
 }
 
 /// Trains a dictionary. Equal samples, equal dictionaries; `None` if there is too little to learn from.

@@ -4,12 +4,13 @@
 use rustix::time::{ClockId, clock_gettime};
 
 use super::choice::Present;
-use super::lesson::{in_proportion, split, train_on};
+use super::lesson::{Lesson, in_proportion, split, train_each};
 use super::{
-    AnalysisError, DICTIONARY_BYTES, DICTIONARY_BYTES_BRIEF, DICTIONARY_BYTES_SPACE, DictionarySource,
-    ENTROPY_RANDOM_BITS, HOPELESS_FROM, LEVELS, LEVELS_BRIEF, LEVELS_SPACE, MeasuredCandidate, NOT_HOPELESS,
-    OWN_SAMPLES_MIN, ROUNDS, RUN_ENTRIES, STILL_POSSIBLE, Sample, Situation, TIMING_FROM, TURN_NS,
-    TURN_PASSES, Weights, entropy_bits, samples_of,
+    AnalysisError, CHANGE_MARGIN, DICTIONARY_BYTES, DICTIONARY_BYTES_BRIEF, DICTIONARY_BYTES_SPACE,
+    DictionarySource, ENTROPY_RANDOM_BITS, HOPELESS_FROM, LEVELS, LEVELS_BRIEF, LEVELS_SPACE, MOST_OF_ALL,
+    MeasuredCandidate, MemoryEfficiencyAnalyzer, NOT_HOPELESS, OWN_SAMPLES_MIN, ROUND_NS, ROUNDS,
+    RUN_ENTRIES, STEADY, STILL_POSSIBLE, Sample, Situation, TIMING_FROM, TURN_NS, TURN_PASSES, Weights,
+    entropy_bits, samples_of,
 };
 use crate::cache::tier::cold::classes::{CLASSES, class_of};
 use crate::cache::tier::cold::compression::{
@@ -58,6 +59,17 @@ impl Group<'_> {
     fn raw_bytes(&self) -> usize {
         self.holdout.iter().map(|sample| sample.raw.len()).sum()
     }
+
+    fn mean_bytes(&self) -> f64 {
+        self.raw_bytes() as f64 / self.holdout.len().max(1) as f64
+    }
+}
+
+/// How a dictionary is made: of which groups' samples, and how large at most.
+#[derive(Clone, PartialEq)]
+struct Recipe {
+    groups: Vec<usize>,
+    bytes_max: usize,
 }
 
 /// A candidate under measurement.
@@ -81,12 +93,13 @@ pub(super) struct Trial<'a, 'call> {
     situation: Situation<'a>,
     byte_price_ns: f64,
     brief: bool,
+    threads: usize,
     levels: &'static [i8],
     dictionary_bytes: &'static [usize],
     contenders: Vec<Contender>,
     trained: Vec<Vec<u8>>,
-    /// What each was trained on, and to which size at most.
-    recipes: Vec<(Vec<usize>, usize)>,
+    /// What each was made by.
+    recipes: Vec<Recipe>,
     steps_done: u32,
     steps_planned: u32,
     progress: &'call mut dyn FnMut(f32),
@@ -97,7 +110,7 @@ impl<'a, 'call> Trial<'a, 'call> {
     pub(super) fn new(
         samples: &'a [Sample],
         situation: Situation<'a>,
-        (weights, brief): (Weights, bool),
+        &MemoryEfficiencyAnalyzer { weights, brief, threads, .. }: &MemoryEfficiencyAnalyzer,
         seed: u64,
         progress: &'call mut dyn FnMut(f32),
         should_stop: &'call dyn Fn() -> bool,
@@ -128,6 +141,7 @@ impl<'a, 'call> Trial<'a, 'call> {
             situation,
             byte_price_ns: weights.byte_price_ns(),
             brief,
+            threads: threads.max(1),
             levels,
             dictionary_bytes,
             contenders: Vec::new(),
@@ -153,20 +167,27 @@ impl<'a, 'call> Trial<'a, 'call> {
         if self.brief {
             return self.trained;
         }
-        for (at, (groups, bytes_max)) in self.recipes.iter().enumerate() {
-            if !chosen.iter().any(|way| way.dictionary == DictionarySource::Trained(at)) {
-                continue;
-            }
+        let is_chosen =
+            |at: &usize| chosen.iter().any(|way| way.dictionary == DictionarySource::Trained(*at));
+        let again: Vec<usize> = (0..self.recipes.len()).filter(is_chosen).collect();
+        let whole = |&at: &usize| {
             let is_of = |sample: &&Sample| {
-                groups.iter().any(|&group| self.groups[group].class == class_of(sample.raw.len()))
+                let is_class = |&group: &usize| self.groups[group].class == class_of(sample.raw.len());
+                self.recipes[at].groups.iter().any(is_class)
             };
-            let samples =
-                in_proportion(self.samples.iter().filter(is_of).collect(), &self.situation.class_entries);
-            if let Some(bytes) = train_on(samples, *bytes_max) {
+            self.lesson(self.samples.iter().filter(is_of).collect(), self.recipes[at].bytes_max)
+        };
+        let lessons: Vec<Lesson<'_>> = again.iter().map(whole).collect();
+        for (at, bytes) in again.into_iter().zip(train_each(&lessons, self.threads)) {
+            if let Some(bytes) = bytes {
                 self.trained[at] = bytes;
             }
         }
         self.trained
+    }
+
+    fn lesson(&self, samples: Vec<&'a Sample>, bytes_max: usize) -> Lesson<'a> {
+        Lesson { samples: in_proportion(samples, &self.situation.class_entries), bytes_max }
     }
 
     /// Whether the values of a class are to be looked at before they are compressed, and whether any of them shrinks.
@@ -193,8 +214,11 @@ impl<'a, 'call> Trial<'a, 'call> {
             }
             let mut shrinks = lz4_saves || zstd_saves;
             if !shrinks && self.groups[group].entropy_bits < ENTROPY_RANDOM_BITS {
-                let own = self.train(&[group], self.dictionary_bytes[0])?;
-                shrinks = self.try_trained(group, own, 1)?;
+                let own = Recipe { groups: vec![group], bytes_max: self.dictionary_bytes[0] };
+                self.train(vec![own.clone()])?;
+                if let Some(at) = self.recipes.iter().position(|recipe| *recipe == own) {
+                    shrinks = self.try_out(group, Codec::Zstd(1), DictionarySource::Trained(at))?;
+                }
             }
             self.groups[group].hopeless = !shrinks;
         }
@@ -216,31 +240,46 @@ impl<'a, 'call> Trial<'a, 'call> {
         hopeful: &[usize],
         present: &[CompressionParameters],
     ) -> Result<(), AnalysisError> {
-        let mut common = Vec::new();
-        for &bytes in self.dictionary_bytes {
-            common.push(self.train(hopeful, bytes)?);
-        }
+        let with_own: Vec<usize> =
+            hopeful.iter().copied().filter(|&group| self.may_have_own(group, hopeful)).collect();
+        let learners = std::iter::once(hopeful).chain(with_own.chunks(1));
+        let of = |groups: &[usize]| {
+            let groups = groups.to_vec();
+            self.dictionary_bytes.iter().map(move |&bytes_max| Recipe { groups: groups.clone(), bytes_max })
+        };
+        let recipes = learners.flat_map(of).collect();
+        self.train(recipes)?;
         let slots: Vec<u8> = self.slots_in_use();
         for &group in hopeful {
-            let mut trained = common.clone();
-            // A class that is all there is learns nothing new from itself; one too small may not have its own.
-            let may_have_own = !self.brief && self.groups[group].sampled >= OWN_SAMPLES_MIN;
-            if hopeful.len() > 1 && may_have_own {
-                for &bytes in self.dictionary_bytes {
-                    trained.push(self.train(&[group], bytes)?);
-                }
-            }
             for &parameters in present {
                 self.try_present(group, parameters)?;
             }
             let mut sources = vec![DictionarySource::None];
             sources.extend(slots.iter().map(|&slot| DictionarySource::Current(slot)));
-            sources.extend(trained.into_iter().flatten().map(DictionarySource::Trained));
+            let suits = |at: &usize| {
+                let groups = &self.recipes[*at].groups;
+                groups == hopeful || groups == &[group]
+            };
+            sources.extend((0..self.recipes.len()).filter(suits).map(DictionarySource::Trained));
             for source in sources {
                 self.try_levels(group, source)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether dictionaries of its own are tried for a class. One that is nearly all there is learns nothing new from
+    /// itself; one too small may not have its own.
+    fn may_have_own(&self, group: usize, hopeful: &[usize]) -> bool {
+        let entries = |group: usize| self.situation.class_entries[self.groups[group].class] as f64;
+        let bytes = |group: usize| entries(group) * self.groups[group].mean_bytes();
+        let is_most = |of: &dyn Fn(usize) -> f64| {
+            of(group) >= MOST_OF_ALL * hopeful.iter().map(|&group| of(group)).sum::<f64>()
+        };
+        !self.brief
+            && self.groups[group].sampled >= OWN_SAMPLES_MIN
+            && hopeful.len() > 1
+            && !(is_most(&entries) && is_most(&bytes))
     }
 
     /// Every level with one dictionary, from the lowest on; a level that looks hopeless is the last: the next takes longer
@@ -299,31 +338,30 @@ impl<'a, 'call> Trial<'a, 'call> {
         self.groups[group].gate = share >= share_min && loss <= loss_max;
     }
 
-    /// Trains a dictionary on the samples of these groups; its index, or `None` if there is too little to learn from.
-    fn train(&mut self, groups: &[usize], bytes_max: usize) -> Result<Option<usize>, AnalysisError> {
-        self.step()?;
-        let training = groups.iter().flat_map(|&group| &self.groups[group].training).copied().collect();
-        let training = in_proportion(training, &self.situation.class_entries);
-        let Some(bytes) = train_on(training, bytes_max) else { return Ok(None) };
-        self.trained.push(bytes);
-        self.recipes.push((groups.to_vec(), bytes_max));
-        Ok(Some(self.trained.len() - 1))
+    /// Makes the dictionaries that are not there yet, as many at a time as there are threads. Where there is too little to
+    /// learn from there is none.
+    fn train(&mut self, mut recipes: Vec<Recipe>) -> Result<(), AnalysisError> {
+        recipes.retain(|recipe| !self.recipes.contains(recipe));
+        for recipes in recipes.chunks(self.threads) {
+            for _ in recipes {
+                self.step()?;
+            }
+            let lesson = |Recipe { groups, bytes_max }: &Recipe| {
+                let training = groups.iter().flat_map(|&group| &self.groups[group].training);
+                self.lesson(training.copied().collect(), *bytes_max)
+            };
+            let lessons: Vec<Lesson<'_>> = recipes.iter().map(lesson).collect();
+            for (recipe, bytes) in recipes.iter().zip(train_each(&lessons, self.threads)) {
+                let Some(bytes) = bytes else { continue };
+                self.trained.push(bytes);
+                self.recipes.push(recipe.clone());
+            }
+        }
+        Ok(())
     }
 
     fn try_alone(&mut self, group: usize, codec: Codec) -> Result<bool, AnalysisError> {
         self.try_out(group, codec, DictionarySource::None)
-    }
-
-    fn try_trained(
-        &mut self,
-        group: usize,
-        trained: Option<usize>,
-        level: i8,
-    ) -> Result<bool, AnalysisError> {
-        match trained {
-            Some(index) => self.try_out(group, Codec::Zstd(level), DictionarySource::Trained(index)),
-            None => Ok(false),
-        }
     }
 
     fn try_present(
@@ -390,8 +428,10 @@ impl<'a, 'call> Trial<'a, 'call> {
     /// those that may still be chosen.
     pub(super) fn time(&mut self) -> Result<(), AnalysisError> {
         let mut turns = self.within(NOT_HOPELESS);
+        let mut costs = Vec::new();
         let rounds = if self.brief { 1 } else { ROUNDS };
         for round in 0..rounds {
+            let round_began = cpu_ns();
             for (done, &(group, at)) in turns.iter().enumerate() {
                 if (self.should_stop)() {
                     return Err(AnalysisError::Stopped);
@@ -412,8 +452,25 @@ impl<'a, 'call> Trial<'a, 'call> {
             if round == 0 {
                 turns = self.within(STILL_POSSIBLE);
             }
+            let before = std::mem::replace(&mut costs, self.costs());
+            let nearly_best = costs.iter().copied().fold(f64::MAX, f64::min) * (1.0 + CHANGE_MARGIN);
+            let is_steady =
+                |(now, before): (&f64, &f64)| *now > nearly_best || *now >= before * (1.0 - STEADY);
+            if round > 0 && cpu_ns() - round_began > ROUND_NS && costs.iter().zip(&before).all(is_steady) {
+                break;
+            }
         }
         Ok(())
+    }
+
+    /// Of every candidate, what it costs in all groups in which it was measured.
+    fn costs(&self) -> Vec<f64> {
+        let cost = |contender: &Contender| {
+            let measured = |&group: &usize| contender.measured[group].is_some();
+            let groups: Vec<usize> = (0..self.groups.len()).filter(measured).collect();
+            self.price(contender, &groups, Scope::Common).candidate.cost_ns
+        };
+        self.contenders.iter().map(cost).collect()
     }
 
     fn measured_on(&self, group: usize) -> impl Iterator<Item = usize> {

@@ -370,8 +370,11 @@ impl CompactionSystem {
         is_brief: bool,
     ) -> Result<TuningReport> {
         let started = Instant::now();
+        let calls = shared.counters.calls();
         let mut sampled = self.sample_entries(shared)?;
         sampled.is_brief = is_brief;
+        // Nobody has called meanwhile: there may be a second processor.
+        sampled.is_alone = shared.counters.calls() == calls;
         shared.state.advance(sampling::SAMPLED_AT);
         let mut analysis = self.analyze(shared, &sampled)?;
         if analysis.is_change() && self.is_tuned() {

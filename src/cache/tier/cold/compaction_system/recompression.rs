@@ -10,6 +10,7 @@ use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::core::segment::{decode_record, read_record, row_bytes};
 use crate::cache::tier::cold::core::slab::AccountView;
 use crate::cache::tier::cold::metadata_index::{EntryId, Location};
+use crate::cache::tier::cold::serialization::footer::FooterRow;
 use crate::cache::tier::cold::serialization::record::{RECORD_HEADER_BYTES, record_bytes};
 use crate::cache::tier::cold::shared::Shared;
 use crate::clock::Clock;
@@ -49,54 +50,65 @@ impl CompactionSystem {
 ///
 /// Records are picked at even distances in bytes, so each with a probability in proportion to its length: the mean of
 /// their ratios is then that of the segment (Hansen and Hurwitz, "On the theory of sampling from finite populations",
-/// 1943), however uneven its records are.
+/// 1943), however uneven its records are. Of what is dead more are picked and passed over: asking the index for every
+/// record takes twenty times as long.
 fn saving_percent<D: Disk, C: Clock>(shared: &Shared<D, C>, account: &AccountView) -> Result<u8> {
     let Some(found) = rows_of(shared, account)? else { return Ok(0) };
-    let live = |at: &usize| {
-        let row = &found.rows[*at];
-        let location = Location { slot: account.slot, offset: row.offset };
-        let entry = shared.index.get(EntryId::of(row.hash));
-        entry.is_some_and(|entry| entry.location == location && !entry.is_shadow())
-    };
-    let live: Vec<usize> = (0..found.rows.len()).filter(live).collect();
     let bytes_of = |at: usize| row_bytes(&found.rows, at, found.records_end) as u64;
-    let bytes: u64 = live.iter().map(|at| bytes_of(*at)).sum();
+    let bytes: u64 = (0..found.rows.len()).map(bytes_of).sum();
     let raw_mean = account.summary.raw_bytes / u64::from(account.summary.records).max(1);
-    let places = (RAW_BYTES_MAX / raw_mean.max(1)).clamp(PLACES_MIN, PLACES);
+    let wanted = (RAW_BYTES_MAX / raw_mean.max(1)).clamp(PLACES_MIN, PLACES);
+    let places = (wanted * account.summary.record_bytes()).div_ceil(account.live_bytes().max(1));
     let path = names::segment(&shared.config.dir, account.identity.segment_id);
     let Ok(file) = shared.disk.open_read(&path) else { return Ok(0) };
-    let (mut buffer, mut raw) = (Vec::new(), Vec::new());
+    let mut trial = Trial { shared, account, file, buffer: Vec::new(), raw: Vec::new() };
     let (mut passed, mut place, mut measured, mut share) = (0, 0, 0, 0.0);
-    for at in live {
+    for (at, row) in found.rows.iter().enumerate() {
         passed += bytes_of(at);
         // How many of the places, in the middle of equal parts, lie in this record.
         let before = place;
         while place < places && (2 * place + 1) * bytes < 2 * places * passed {
             place += 1;
         }
-        if place == before {
-            continue;
-        }
-        let (offset, hint) = (found.rows[at].offset, bytes_of(at) as usize);
-        let read = read_record(&file, &account.identity, offset, hint, &mut buffer, &shared.dictionaries);
-        // What is damaged is met when it is moved.
-        let Ok(record) = read else { continue };
-        if is_in_force(shared, &record.meta) {
-            share += (place - before) as f64;
+        if place > before
+            && let Some(ratio) = trial.ratio_anew(row, bytes_of(at) as usize)
+        {
+            share += (place - before) as f64 * ratio;
             measured += place - before;
-            continue;
         }
-        let end = RECORD_HEADER_BYTES + record.meta.stored_len as usize;
-        if decode_record(&record.meta, &mut buffer[..end], &shared.dictionaries, &mut raw).is_err() {
-            continue;
-        }
-        let (encoded, _) = stored_anew(shared, record.meta.key_len, &raw);
-        let ratio = record_bytes(encoded.stored.len()) as f64 / record.meta.record_bytes() as f64;
-        share += (place - before) as f64 * ratio;
-        measured += place - before;
     }
     if measured == 0 {
         return Ok(0);
     }
     Ok((100.0 * (1.0 - share / measured as f64)).clamp(0.0, 100.0) as u8)
+}
+
+/// A segment whose records are stored anew, in memory.
+struct Trial<'a, D: Disk, C: Clock> {
+    shared: &'a Shared<D, C>,
+    account: &'a AccountView,
+    file: D::File,
+    buffer: Vec<u8>,
+    raw: Vec<u8>,
+}
+
+impl<D: Disk, C: Clock> Trial<'_, D, C> {
+    /// What a record takes when it is stored anew, of what it takes now; `None` if it is not live or cannot be read: what
+    /// is damaged is met when it is moved.
+    fn ratio_anew(&mut self, row: &FooterRow, hint: usize) -> Option<f64> {
+        let Self { shared, account, file, buffer, raw } = self;
+        let entry = shared.index.get(EntryId::of(row.hash))?;
+        if entry.location != (Location { slot: account.slot, offset: row.offset }) || entry.is_shadow() {
+            return None;
+        }
+        let identity = &account.identity;
+        let record = read_record(file, identity, row.offset, hint, buffer, &shared.dictionaries).ok()?;
+        if is_in_force(shared, &record.meta) {
+            return Some(1.0);
+        }
+        let end = RECORD_HEADER_BYTES + record.meta.stored_len as usize;
+        decode_record(&record.meta, &mut buffer[..end], &shared.dictionaries, raw).ok()?;
+        let (encoded, _) = stored_anew(shared, record.meta.key_len, raw);
+        Some(record_bytes(encoded.stored.len()) as f64 / record.meta.record_bytes() as f64)
+    }
 }

@@ -37,6 +37,8 @@ pub(super) struct Sampled {
     pub samples: Vec<Sample>,
     /// They are of a store that has hardly begun: a brief look at them is enough for now.
     pub is_brief: bool,
+    /// Nobody used the store while they were read.
+    pub is_alone: bool,
     /// Live entries of each class, estimated.
     pub entries: [u64; CLASSES],
     /// Their raw bytes, estimated.

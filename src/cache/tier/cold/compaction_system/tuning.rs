@@ -56,7 +56,9 @@ impl CompactionSystem {
             dictionaries: &shared.dictionaries,
             settled: self.parameters.expected_ratio > 0.0,
         };
-        let analyzer = MemoryEfficiencyAnalyzer::new(shared.config.weights, fastrand::u64(..));
+        let threads = if sampled.is_alone { 2 } else { 1 };
+        let analyzer =
+            MemoryEfficiencyAnalyzer::new(shared.config.weights, fastrand::u64(..)).threads(threads);
         let analyzer = if sampled.is_brief { analyzer.brief() } else { analyzer };
         // Dictionaries and parameters are written down after this, from 0.9 on.
         let mut progress = |share: f32| shared.state.advance(SAMPLED_AT + 0.5 * share);

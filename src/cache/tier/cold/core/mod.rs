@@ -13,6 +13,6 @@ pub mod recovery;
 pub mod segment;
 pub mod slab;
 pub mod snapshot;
-pub(super) mod spread;
+pub(in crate::cache) mod spread;
 pub(super) mod storage;
 pub(super) mod tuning_file;
