@@ -344,16 +344,16 @@ impl MetadataIndex {
         slots: &[[u8; PACKED_SLOT_BYTES]],
         mut stands: impl FnMut(IndexEntry) -> bool,
     ) -> Option<()> {
-        let mut sound = true;
-        let mut last = None;
+        let (mut sound, mut shadows, mut tag_min) = (true, 0, 0);
         let entries = slots.iter().map(|slot| {
             let packed = Packed::from_bytes(slot);
-            sound &= !packed.is_empty() && last < Some(packed.tag());
-            last = Some(packed.tag());
-            if stands(packed.entry()) { packed } else { packed.nowhere() }
+            let (tag, entry) = (packed.tag(), packed.entry());
+            // Without a branch: millions of them are looked at.
+            sound &= !packed.is_empty() & (tag >= tag_min);
+            tag_min = tag + 1;
+            shadows += u64::from(entry.is_shadow());
+            if stands(entry) { packed } else { packed.nowhere() }
         });
-        let mut shadows = 0;
-        let entries = entries.inspect(|packed| shadows += u64::from(packed.entry().is_shadow()));
         if !slots.is_empty() {
             let homes = (slots.len() as u32 * 10).div_ceil(9) + 1;
             self.partitions.insert(number, Partition::lay_out(entries, homes));
