@@ -1,7 +1,7 @@
 //! Codecs, dictionaries and the choice between them: what is stored comes back, damage never passes for a value, and
 //! the analyzer finds what the data calls for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -505,6 +505,25 @@ fn equal_seeds_measure_equal_ratios_and_train_equal_dictionaries() {
     assert!(both.clone().count() >= 10, "{one:?} {other:?}");
     for choice in both {
         assert_eq!(one[choice], other[choice], "{choice}");
+    }
+}
+
+#[test]
+fn a_class_that_is_most_of_the_store_gets_no_dictionary_of_its_own_tried() {
+    let samples = json_samples(0..1000);
+    // Dictionaries of two sizes are trained on all; those of the others are a class's own.
+    let own_tried = |class_entries: [u64; 4], class: usize| {
+        let analysis = analyze(&samples, Situation { class_entries, ..situation() });
+        let sources = analysis.classes[class].candidates.iter().map(|measured| measured.dictionary);
+        let trained = sources.filter_map(|source| match source {
+            DictionarySource::Trained(index) => Some(index),
+            DictionarySource::None | DictionarySource::Current(_) => None,
+        });
+        trained.collect::<BTreeSet<usize>>().len() > 2
+    };
+    // Nearly all of the entries and of the bytes; half of the entries; most of the entries, but not of the bytes.
+    for (large, tried) in [(100, false), (10_000, true), (1_500, true)] {
+        assert_eq!(own_tried([0, 10_000, large, 0], 1), tried, "beside {large}");
     }
 }
 

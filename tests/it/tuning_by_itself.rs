@@ -27,12 +27,12 @@ fn a_new_store_is_tuned_by_a_brief_look_long_before_the_first_regular_one() {
         .maintenance(larder::Maintenance::Automatic)
         .maintenance_interval(Duration::from_secs(3600));
     let cold = open_on(config, OsDisk);
-    for n in 0..1999 {
+    for n in 0..5999 {
         cold.insert(&key(n), &json(n, 1)).unwrap();
     }
     cold.flush().unwrap();
     assert_eq!(cold.compression().codec, Codec::Lz4, "nothing has been asked for yet");
-    for n in 1999..2100 {
+    for n in 5999..6100 {
         cold.insert(&key(n), &json(n, 1)).unwrap();
     }
     assert!(comes_about(|| cold.compression().codec != Codec::Lz4), "tuned by itself");
@@ -52,7 +52,7 @@ fn a_new_store_is_tuned_by_a_brief_look_long_before_the_first_regular_one() {
     // What it found is nobody's choice yet: the thorough one is free to choose anything.
     let thorough = tune(&cold);
     assert!(thorough.common.candidates.len() > report.common.candidates.len());
-    for n in 0..2100 {
+    for n in 0..6100 {
         assert_eq!(cold.get(&key(n)).unwrap().as_deref(), Some(&json(n, 1)[..]));
     }
     cold.close().unwrap();
@@ -66,7 +66,7 @@ fn a_store_of_few_entries_that_nobody_uses_is_tuned_thoroughly_once_and_then_lef
         .maintenance(larder::Maintenance::Automatic)
         .maintenance_interval(Duration::from_millis(20));
     let cold = open_on(config, OsDisk);
-    for n in 0..2100 {
+    for n in 0..6100 {
         cold.insert(&key(n), &json(n, 1)).unwrap();
     }
     let is_thorough = || {

@@ -49,7 +49,24 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::io::Disk;
 
 /// Nobody uses a store that has not been called for so long: what pays is done, though it is not pressing.
-const IDLE_AFTER: Duration = Duration::from_millis(200);
+const IDLE_AFTER: Duration = Duration::from_millis(100);
+
+/// Since when nobody has been seen to call the store.
+#[derive(Clone, Copy)]
+struct Quiet {
+    calls: u64,
+    since: Instant,
+}
+
+impl Quiet {
+    /// Looks at the number of calls so far; whether nobody uses the store.
+    fn look(&mut self, calls: u64) -> bool {
+        if calls != self.calls {
+            *self = Self { calls, since: Instant::now() };
+        }
+        self.since.elapsed() >= IDLE_AFTER
+    }
+}
 
 /// While a compaction runs, the brake on writers is looked after this often.
 const BRAKE_INTERVAL: Duration = Duration::from_millis(50);
@@ -83,10 +100,9 @@ pub(super) struct CompactionSystem {
     reclaim_rate: f64,
     braked_at: Instant,
     reserve: Reserve,
-    /// Nobody has called the store between the last two looks.
+    /// Nobody used the store at the last look.
     is_idle: bool,
-    /// Calls to the store at the last look, and when that was.
-    looked_at: (u64, Instant),
+    quiet: Quiet,
     /// Store time when it was opened.
     opened_at_ms: u64,
     /// Snapshots may have been lost that records were judged by (`first`, `outlasts`): nothing is dropped before a new
@@ -113,7 +129,7 @@ impl CompactionSystem {
             braked_at: Instant::now(),
             reserve: Reserve::default(),
             is_idle: false,
-            looked_at: (0, Instant::now()),
+            quiet: Quiet { calls: 0, since: Instant::now() },
             opened_at_ms: now_ms,
             must_cover: state.next_sequence > 1 && (state.snapshots.is_empty() || state.damaged),
             finished_edit: state.edit,
@@ -122,14 +138,7 @@ impl CompactionSystem {
 
     /// Looks whether anybody uses the store.
     pub(super) fn look_at_calls<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) {
-        let (calls, at) = self.looked_at;
-        let now = shared.counters.calls();
-        if now != calls {
-            self.is_idle = false;
-            self.looked_at = (now, Instant::now());
-        } else if at.elapsed() >= IDLE_AFTER {
-            self.is_idle = true;
-        }
+        self.is_idle = self.quiet.look(shared.counters.calls());
     }
 
     /// Sends a request to the writer, past its queue, and waits for its answer.

@@ -484,7 +484,9 @@ pub(in crate::cache::tier::cold) fn choose_task(accounts: &[AccountView], pulse:
     let is_expiry_due = accounts.iter().any(|account| cleanup_due_ms(account) <= circumstances.now_ms);
     let expiry = is_expiry_due.then_some(Due::Expiry);
     let compaction = || is_compaction_due(accounts, pulse).then_some(Due::Compaction);
-    let others = || match pulse.compactions_in_a_row < COMPACTIONS_IN_A_ROW {
+    // What is stored anew before a tuning that may as well come now is stored anew once more behind it.
+    let tuning_first = pulse.is_provisional && circumstances.is_idle;
+    let others = || match pulse.compactions_in_a_row < COMPACTIONS_IN_A_ROW && !tuning_first {
         true => compaction().or_else(|| choose_other(pulse)),
         false => choose_other(pulse).or_else(compaction),
     };

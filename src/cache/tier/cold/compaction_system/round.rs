@@ -1,5 +1,6 @@
 //! One round of a compaction: list, copy, install, retire.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use super::eviction::Evicted;
@@ -234,9 +235,14 @@ impl CompactionSystem {
         for victim in listed {
             let Victim { account, recompress } = victim.victim;
             let mut paced = 0;
-            let (is_idle, calls) = (self.is_idle, self.looked_at.0);
+            let quiet = Cell::new(self.quiet);
             // While nobody calls, storing anew may have a second processor.
-            let threads = || if is_idle && shared.counters.calls() == calls { 2 } else { 1 };
+            let threads = || {
+                let mut seen = quiet.get();
+                let is_idle = seen.look(shared.counters.calls());
+                quiet.set(seen);
+                if is_idle { 2 } else { 1 }
+            };
             relocation.copy(&account.identity, &victim.survivors, recompress, threads, |offset| {
                 let share = (before + offset) as f32 / progress.bytes.max(1) as f32;
                 // To 0.65 with the bytes; sync and verification take the rest to 0.7.
@@ -244,6 +250,7 @@ impl CompactionSystem {
                 let bytes = offset - std::mem::replace(&mut paced, offset);
                 self.pause(shared, 2 * bytes)
             })?;
+            self.quiet = quiet.get();
             before += victim_bytes(&victim.victim);
         }
         relocation.finish()
