@@ -1,16 +1,17 @@
 //! One analysis under way. First [`select`](Trial::select) finds what is worth timing, by its size alone; then
 //! [`time`](Trial::time) times all of that together; [`table`](Trial::table) prices it.
 
+mod timing;
+
 use rustix::time::{ClockId, clock_gettime};
 
 use super::choice::Present;
 use super::lesson::{Lesson, in_proportion, split, train_each};
 use super::{
-    AnalysisError, CHANGE_MARGIN, DICTIONARY_BYTES, DICTIONARY_BYTES_BRIEF, DICTIONARY_BYTES_SPACE,
-    DictionarySource, ENTROPY_RANDOM_BITS, HOPELESS_FROM, LEVELS, LEVELS_BRIEF, LEVELS_SPACE, MOST_OF_ALL,
-    MeasuredCandidate, MemoryEfficiencyAnalyzer, NOT_HOPELESS, OWN_SAMPLES_MIN, ROUND_NS, ROUNDS,
-    RUN_ENTRIES, STEADY, STILL_POSSIBLE, Sample, Situation, TIMING_FROM, TURN_NS, TURN_PASSES, Weights,
-    entropy_bits, samples_of,
+    AnalysisError, DICTIONARY_BYTES, DICTIONARY_BYTES_BRIEF, DICTIONARY_BYTES_SPACE, DictionarySource,
+    ENTROPY_RANDOM_BITS, HOPELESS_FROM, LEVELS, LEVELS_BRIEF, LEVELS_SPACE, MOST_OF_ALL, MeasuredCandidate,
+    MemoryEfficiencyAnalyzer, NOT_HOPELESS, OWN_SAMPLES_MIN, RUN_ENTRIES, Sample, Situation, TIMING_FROM,
+    Weights, entropy_bits, samples_of,
 };
 use crate::cache::tier::cold::classes::{CLASSES, class_of};
 use crate::cache::tier::cold::compression::{
@@ -424,68 +425,8 @@ impl<'a, 'call> Trial<'a, 'call> {
         Dictionary::new(1, bytes, level).map(Some)
     }
 
-    /// Times the candidates, turn and turn about: first those that did not look hopeless when they were tried out, then
-    /// those that may still be chosen.
-    pub(super) fn time(&mut self) -> Result<(), AnalysisError> {
-        let mut turns = self.within(NOT_HOPELESS);
-        let mut costs = Vec::new();
-        let rounds = if self.brief { 1 } else { ROUNDS };
-        for round in 0..rounds {
-            let round_began = cpu_ns();
-            for (done, &(group, at)) in turns.iter().enumerate() {
-                if (self.should_stop)() {
-                    return Err(AnalysisError::Stopped);
-                }
-                let done = (round as f32 + done as f32 / turns.len() as f32) / rounds as f32;
-                (self.progress)(TIMING_FROM + (1.0 - TIMING_FROM) * done);
-                let Group { holdout, gate, hopeless, .. } = &self.groups[group];
-                // Where nothing shrinks, the gate would hide what the attempts cost.
-                let gate = *gate && !hopeless;
-                let began = cpu_ns();
-                for _ in 0..TURN_PASSES {
-                    self.contenders[at].time_once(group, holdout, gate);
-                    if cpu_ns() - began >= TURN_NS {
-                        break;
-                    }
-                }
-            }
-            if round == 0 {
-                turns = self.within(STILL_POSSIBLE);
-            }
-            let before = std::mem::replace(&mut costs, self.costs());
-            let nearly_best = costs.iter().copied().fold(f64::MAX, f64::min) * (1.0 + CHANGE_MARGIN);
-            let is_steady =
-                |(now, before): (&f64, &f64)| *now > nearly_best || *now >= before * (1.0 - STEADY);
-            if round > 0 && cpu_ns() - round_began > ROUND_NS && costs.iter().zip(&before).all(is_steady) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Of every candidate, what it costs in all groups in which it was measured.
-    fn costs(&self) -> Vec<f64> {
-        let cost = |contender: &Contender| {
-            let measured = |&group: &usize| contender.measured[group].is_some();
-            let groups: Vec<usize> = (0..self.groups.len()).filter(measured).collect();
-            self.price(contender, &groups, Scope::Common).candidate.cost_ns
-        };
-        self.contenders.iter().map(cost).collect()
-    }
-
     fn measured_on(&self, group: usize) -> impl Iterator<Item = usize> {
         (0..self.contenders.len()).filter(move |&at| self.contenders[at].measured[group].is_some())
-    }
-
-    /// Of each group, the candidates that cost at most so many times as much as the best.
-    fn within(&self, times: f64) -> Vec<(usize, usize)> {
-        let mut turns = Vec::new();
-        for group in 0..self.groups.len() {
-            let best = self.measured_on(group).map(|at| self.cost_in(group, at)).fold(f64::MAX, f64::min);
-            let near = self.measured_on(group).filter(|&at| self.cost_in(group, at) <= best * times);
-            turns.extend(near.map(|at| (group, at)));
-        }
-        turns
     }
 
     /// What a candidate costs in a group, as far as is known.
