@@ -345,8 +345,8 @@ impl MemoryEfficiencyAnalyzer {
     ///
     /// `progress` is told the fraction done (rising, at last 1); `should_stop` is asked between two candidates.
     ///
-    /// CPU time measured, balanced, nothing tuned before: 0.3 s for 1000 JSON records of 1 KB, 0.07 s for values of 64
-    /// bytes, 1.2 s for source code of 3.5 KB, 1.8 s for HTML of 8 KB; large values are capped at 6 MiB of training and
+    /// CPU time measured, balanced, nothing tuned before: 0.35 s for 1000 JSON records of 1 KB, 0.07 s for values of 64
+    /// bytes, 1.3 s for source code of 3.6 KB, 2.2 s for HTML of 8 KB; large values are capped at 6 MiB of training and
     /// 2 MiB of measuring. A second trial takes as long again. Memory: one copy of the training part.
     ///
     /// # Errors
