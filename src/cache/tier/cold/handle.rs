@@ -32,7 +32,7 @@ use crate::io::{Disk, OsDisk};
 /// as full as that the store's threads and the other callers have long been waiting for it.
 const ENCODED_IN_A_ROW: u64 = 16;
 /// After so many insertions there is something to judge by: how the next ones are best compressed. With 2,000 the dictionary of
-/// records that change on the way (JSON, 300,000) was trained anew in most loads, and a third of them stored again.
+/// records that change on the way (JSON, 300,000) was trained anew in two loads of four, and a third of them stored again.
 const FIRST_LOOK_AT: u64 = 6000;
 /// What a record costs in the queue besides its bytes.
 const QUEUE_OVERHEAD_BYTES: u64 = 256;

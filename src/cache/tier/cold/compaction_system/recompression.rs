@@ -50,26 +50,26 @@ impl CompactionSystem {
 ///
 /// Records are picked at even distances in bytes, so each with a probability in proportion to its length: the mean of
 /// their ratios is then that of the segment (Hansen and Hurwitz, "On the theory of sampling from finite populations",
-/// 1943), however uneven its records are. Of what is dead more are picked and passed over: asking the index for every
-/// record takes twenty times as long.
+/// 1943), however uneven its records are. What is dead is passed over, and more are picked for it: asking the index
+/// for every record took 10 ms a segment instead of 2.
 fn saving_percent<D: Disk, C: Clock>(shared: &Shared<D, C>, account: &AccountView) -> Result<u8> {
+    if account.live_bytes() == 0 {
+        return Ok(0);
+    }
     let Some(found) = rows_of(shared, account)? else { return Ok(0) };
     let bytes_of = |at: usize| row_bytes(&found.rows, at, found.records_end) as u64;
     let bytes: u64 = (0..found.rows.len()).map(bytes_of).sum();
     let raw_mean = account.summary.raw_bytes / u64::from(account.summary.records).max(1);
     let wanted = (RAW_BYTES_MAX / raw_mean.max(1)).clamp(PLACES_MIN, PLACES);
-    let places = (wanted * account.summary.record_bytes()).div_ceil(account.live_bytes().max(1));
+    let places = (wanted * account.summary.record_bytes()).div_ceil(account.live_bytes());
     let path = names::segment(&shared.config.dir, account.identity.segment_id);
     let Ok(file) = shared.disk.open_read(&path) else { return Ok(0) };
-    let mut trial = Trial { shared, account, file, buffer: Vec::new(), raw: Vec::new() };
+    let mut trial = SegmentTrial { shared, account, file, buffer: Vec::new(), raw: Vec::new() };
     let (mut passed, mut place, mut measured, mut share) = (0, 0, 0, 0.0);
     for (at, row) in found.rows.iter().enumerate() {
         passed += bytes_of(at);
         // How many of the places, in the middle of equal parts, lie in this record.
-        let before = place;
-        while place < places && (2 * place + 1) * bytes < 2 * places * passed {
-            place += 1;
-        }
+        let before = std::mem::replace(&mut place, (2 * places * passed).div_ceil(bytes) / 2);
         if place > before
             && let Some(ratio) = trial.ratio_anew(row, bytes_of(at) as usize)
         {
@@ -84,7 +84,7 @@ fn saving_percent<D: Disk, C: Clock>(shared: &Shared<D, C>, account: &AccountVie
 }
 
 /// A segment whose records are stored anew, in memory.
-struct Trial<'a, D: Disk, C: Clock> {
+struct SegmentTrial<'a, D: Disk, C: Clock> {
     shared: &'a Shared<D, C>,
     account: &'a AccountView,
     file: D::File,
@@ -92,7 +92,7 @@ struct Trial<'a, D: Disk, C: Clock> {
     raw: Vec<u8>,
 }
 
-impl<D: Disk, C: Clock> Trial<'_, D, C> {
+impl<D: Disk, C: Clock> SegmentTrial<'_, D, C> {
     /// What a record takes when it is stored anew, of what it takes now; `None` if it is not live or cannot be read: what
     /// is damaged is met when it is moved.
     fn ratio_anew(&mut self, row: &FooterRow, hint: usize) -> Option<f64> {
