@@ -30,6 +30,8 @@ pub enum ErrorKind {
     Corruption,
     /// The files were written by a newer version of this library. They were left untouched.
     NewerFormat,
+    /// The files were written by a version of this library from before its first release. They were left untouched.
+    OlderFormat,
     /// A write that had been accepted could not be stored; it reads as a miss.
     WriteLost,
     /// A task was cancelled, because the store closes. Nothing was lost.

@@ -3,7 +3,7 @@
 
 use larder::internals::core::segment::decode_record;
 use larder::internals::dictionary::DictionaryTable;
-use larder::internals::serialization::record::{RECORD_HEADER_BYTES, UnverifiedRecord, payload_sum};
+use larder::internals::serialization::record::{UnverifiedRecord, payload_sum};
 use libfuzzer_sys::fuzz_target;
 
 const NONCE: u64 = 7;
@@ -12,17 +12,19 @@ const OFFSET: u64 = 64;
 fuzz_target!(|data: &[u8]| {
     // As it comes; and with the right check.
     let _ = UnverifiedRecord::parse(data, 0);
-    if data.len() <= RECORD_HEADER_BYTES {
-        return;
+    // Its stored length made to fit as well.
+    let (Some(flags), mut bytes) = (data.get(8), data.to_vec()) else { return };
+    let (expires, is_long) = (flags & 1 << 3 != 0, flags & 1 << 4 != 0);
+    let header_len = if is_long { 20 } else { 15 } + if expires { 6 } else { 0 };
+    let Some(stored_len) = data.len().checked_sub(header_len) else { return };
+    if is_long {
+        bytes[12..16].copy_from_slice(&(stored_len as u32).to_le_bytes());
+    } else {
+        bytes[11..13].copy_from_slice(&(stored_len as u16).to_le_bytes());
     }
-    let mut bytes = data.to_vec();
-    let stored_len = (data.len() - RECORD_HEADER_BYTES) as u32;
-    let flags = u32::from_le_bytes([bytes[17], bytes[18], bytes[19], bytes[20]]) & !((1 << 27) - 1);
-    bytes[17..21].copy_from_slice(&(stored_len | flags).to_le_bytes());
-    let sum = payload_sum(0, &bytes[RECORD_HEADER_BYTES..]);
-    let seed = [NONCE.to_le_bytes(), OFFSET.to_le_bytes()].concat();
-    let check = crc32c::crc32c_append(crc32c::crc32c(&seed), &bytes[4..RECORD_HEADER_BYTES]);
-    let check = crc32c::crc32c_append(check, &sum.to_le_bytes());
+    let sum = payload_sum(0, &bytes[header_len..]);
+    let seed = [&NONCE.to_le_bytes()[..], &OFFSET.to_le_bytes(), &sum.to_le_bytes()].concat();
+    let check = crc32c::crc32c_append(crc32c::crc32c(&seed), &bytes[4..header_len]);
     bytes[..4].copy_from_slice(&check.to_le_bytes());
     let Ok(record) = UnverifiedRecord::parse(&bytes, 3) else { return };
     assert!(record.verify(sum, NONCE, OFFSET + 4).is_err(), "a record passes where it was not written");

@@ -114,7 +114,7 @@ fn a_dictionary_round_trips_at_every_level_and_shrinks_json_threefold() {
 }
 
 #[test]
-fn stored_bytes_are_allocated_once_behind_the_headroom_and_carry_neither_magic_nor_dictionary_id() {
+fn stored_bytes_are_allocated_once_behind_the_headroom_and_carry_no_frame_around_a_block() {
     let dictionary = dictionary(1, 3);
     let (key, value) = &RECORDS[800];
     for (codec, dictionary) in
@@ -126,10 +126,34 @@ fn stored_bytes_are_allocated_once_behind_the_headroom_and_carry_neither_magic_n
         assert_eq!(encoded.stored.capacity(), encoded.stored.len());
         assert_eq!(encoded.stored[..40], [0; 40]);
         if encoded.codec == CodecId::Zstd {
-            let mut frame = vec![0x28, 0xB5, 0x2F, 0xFD];
-            assert!(!encoded.stored[40..].starts_with(&frame));
-            frame.extend_from_slice(&encoded.stored[40..]);
+            // RFC 8878: a single segment whose length follows in two bytes, less 256; one block, the last, compressed.
+            let (raw, block) = (raw(&RECORDS[800]), &encoded.stored[40..]);
+            let mut frame = vec![0x28, 0xB5, 0x2F, 0xFD, 0b0110_0000];
+            frame.extend_from_slice(&(raw.len() as u16 - 256).to_le_bytes());
+            frame.extend_from_slice(&((block.len() as u32) << 3 | 0b101).to_le_bytes()[..3]);
+            frame.extend_from_slice(block);
             assert_eq!(zstd::zstd_safe::get_dict_id_from_frame(&frame), None);
+            let bytes = dictionary.map_or(Vec::new(), |_| trained(16 << 10));
+            let mut decompressor = zstd::bulk::Decompressor::with_dictionary(&bytes).expect("a context");
+            assert_eq!(decompressor.decompress(&frame, raw.len()).expect("a frame"), raw);
+        }
+    }
+}
+
+#[test]
+fn what_zstd_stores_is_the_bare_block_where_there_is_but_one() {
+    // Where the frame's header changes its length, and where a second block begins.
+    for size in [9, 255, 256, 257, 65_791, 65_792, 131_071, 131_072, 131_073, 400_000] {
+        let text: Vec<u8> = RECORDS.iter().flat_map(raw).cycle().take(size).collect();
+        for codec in [Codec::Zstd(-1), Codec::Zstd(3), Codec::Zstd(9)] {
+            let encoded = encode(codec, None, &text[..3], &text[3..]);
+            let expected = if size <= 131_072 { CodecId::Zstd } else { CodecId::ZstdFrame };
+            assert!(
+                encoded.codec == expected || (size < 300 && encoded.codec == CodecId::None),
+                "{codec} at {size}: {:?}",
+                encoded.codec
+            );
+            assert_eq!(decode(&encoded, None, size).expect("sound"), text, "{codec} at {size}");
         }
     }
 }
@@ -201,8 +225,8 @@ fn an_lz4_record_that_claims_more_than_lz4_can_expand_is_refused_before_allocati
 }
 
 #[test]
-fn a_buffer_without_room_for_the_magic_is_an_error() {
-    for codec in [CodecId::None, CodecId::Lz4, CodecId::Zstd] {
+fn a_buffer_without_room_for_the_frame_is_an_error() {
+    for codec in [CodecId::None, CodecId::Lz4, CodecId::Zstd, CodecId::ZstdFrame] {
         let result = decompress(codec, None, &mut [0; FRAME_ROOM - 1], 0, &mut Vec::new());
         assert!(matches!(result, Err(DecodeError::NoRoom)));
     }
@@ -212,7 +236,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_decode_to_the_stated_length_or_to_an_error(
         mut framed in proptest::collection::vec(any::<u8>(), 0..400),
-        number in 0_u8..3,
+        number in 0_u8..4,
         raw_len in 0_usize..5000,
     ) {
         let codec = CodecId::from_u8(number).expect("known");
@@ -237,9 +261,10 @@ proptest! {
 
 #[test]
 fn codec_numbers_on_disk_are_frozen() {
-    assert_eq!([CodecId::None as u8, CodecId::Lz4 as u8, CodecId::Zstd as u8], [0, 1, 2]);
+    let numbers = [CodecId::None, CodecId::Lz4, CodecId::Zstd, CodecId::ZstdFrame].map(|codec| codec as u8);
+    assert_eq!(numbers, [0, 1, 2, 3]);
     for number in 0..=u8::MAX {
-        assert_eq!(CodecId::from_u8(number).map(|codec| codec as u8), (number < 3).then_some(number));
+        assert_eq!(CodecId::from_u8(number).map(|codec| codec as u8), (number < 4).then_some(number));
     }
 }
 

@@ -8,7 +8,8 @@ use larder::internals::serialization::edit::{
 };
 use larder::internals::serialization::footer::{FooterRow, TRAILER_BYTES, VerifiedTrailer, encode_footer};
 use larder::internals::serialization::record::{
-    Place, RECORD_HEADER_BYTES, RecordMeta, UnverifiedRecord, append_record, payload_sum,
+    Place, RECORD_HEADER_BYTES_MAX, RECORD_HEADER_BYTES_MIN, RecordMeta, UnverifiedRecord, append_record,
+    payload_sum,
 };
 use larder::internals::serialization::segment::{
     LogKind, SEGMENT_HEADER_BYTES, SegmentIdentity, SegmentSummary,
@@ -47,7 +48,7 @@ impl Fields {
 
     /// Closes a block: magic and version in front, the checksum behind.
     pub fn block(self, magic: &[u8; 8]) -> Vec<u8> {
-        let mut bytes = Self::default().raw(magic).put(1u32, 4).raw(&self.0).0;
+        let mut bytes = Self::default().raw(magic).put(2u32, 4).raw(&self.0).0;
         let check = crc(&bytes);
         bytes.extend_from_slice(&check.to_le_bytes());
         bytes
@@ -80,7 +81,7 @@ pub fn golden_meta() -> RecordMeta {
 }
 
 pub fn golden_record() -> Vec<u8> {
-    hex("496190ff 05000000 d2c42cc89901 0100 07 03000010 05000010 aabbcc")
+    hex("9c39bcf5 05000000 4a 07 01 0300 0500 d2c42cc89901 aabbcc")
 }
 
 pub fn golden_identity() -> SegmentIdentity {
@@ -133,10 +134,10 @@ pub fn golden_summary() -> SegmentSummary {
 
 pub fn golden_footer() -> Vec<u8> {
     hex("0204040a10000000e903000000000000d2c42cc899010000efcdab89674523011032547698badcfe1111111111111111
-         020a20080010f15f4c41524446545231010000002a000000000000008877665544332211a0000000000000007c010000
+         020a20080010f15f4c41524446545231020000002a000000000000008877665544332211a0000000000000007c010000
          00000000030000000100000001000000d2c42cc899010000d0c72cc899010000e903000000000000f103000000000000
          f103000000000000e903000000000000f401000000000000780000000000000080000000000000000000000000000000
-         00000000000000000000000000000080380000003b4b42a481e03f23")
+         00000000000000000000000000000080380000003b4b42a499214cae")
 }
 
 #[test]
@@ -145,23 +146,25 @@ fn a_record_is_laid_out_as_documented_field_by_field() {
     assert_eq!(sum, crc(&Fields::default().put(DICTIONARY_ID, 8).raw(&STORED).0));
     let header = Fields::default()
         .put(1005u64 - 1000, 4)
-        .put(1_760_000_001_234u64, 6)
-        .put(2u8 - 1, 2)
+        // First, expires; the codec's number is 2.
+        .put(1u8 << 1 | 1 << 3 | 2 << 5, 1)
         .put(7u8, 1)
-        .put(3u32 | 1 << 28, 4)
-        .put(5u32 | 2 << 27, 4)
+        .put(2u8 - 1, 1)
+        .put(3u8, 2)
+        .put(5u8, 2)
+        .put(1_760_000_001_234u64, 6)
         .0;
-    let check = crc(&Fields::default().put(NONCE, 8).put(64u8, 8).raw(&header).put(sum, 4).0);
+    let check = crc(&Fields::default().put(NONCE, 8).put(64u8, 8).put(sum, 4).raw(&header).0);
     let record = Fields::default().put(check, 4).raw(&header).raw(&STORED).0;
-    assert_eq!(record.len(), RECORD_HEADER_BYTES + STORED.len());
+    assert_eq!(record.len(), RECORD_HEADER_BYTES_MIN + 6 + STORED.len());
     assert_eq!(record, golden_record(), "computed independently");
 
     let mut out = vec![9; 8];
     append_record(&mut out, &meta, &STORED, sum, Place { offset: 64, ..PLACE });
     assert_eq!(out[..8], [9; 8]);
-    assert_eq!(out[8..], record, "28 bytes need no padding");
+    assert_eq!(out[8..], record, "24 bytes need no padding");
     let parsed = UnverifiedRecord::parse(&record, 1000).unwrap();
-    assert_eq!((parsed.stored_len(), parsed.dictionary()), (3, 7));
+    assert_eq!((parsed.stored_range(), parsed.dictionary()), (21..24, 7));
     assert_eq!(parsed.verify(sum, NONCE, 64).unwrap(), meta);
     // Another place, another segment, another content, another dictionary: none of them passes.
     assert_eq!(parsed.verify(sum, NONCE, 68), Err(FormatError::Checksum));
@@ -169,7 +172,7 @@ fn a_record_is_laid_out_as_documented_field_by_field() {
     assert_eq!(parsed.verify(sum ^ 1, NONCE, 64), Err(FormatError::Checksum));
     assert_eq!(parsed.verify(payload_sum(DICTIONARY_ID + 1, &STORED), NONCE, 64), Err(FormatError::Checksum));
 
-    // A tombstone: bit 27; padding with zeros up to a multiple of four.
+    // A tombstone, which never expires; padding with zeros up to a multiple of four.
     let tombstone = RecordMeta {
         raw_len: 2,
         stored_len: 2,
@@ -183,19 +186,44 @@ fn a_record_is_laid_out_as_documented_field_by_field() {
     };
     let mut out = Vec::new();
     append_record(&mut out, &tombstone, b"k1", payload_sum(0, b"k1"), PLACE);
-    assert_eq!(out.len(), 28);
-    assert_eq!(
-        out[4..],
-        Fields::default()
-            .put(5u8, 4)
-            .put(0u8, 6)
-            .put(1u8, 2)
-            .put(0u8, 1)
-            .put(2u32 | 1 << 27, 4)
-            .put(2u8, 4)
-            .raw(b"k1\0")
-            .0
-    );
+    assert_eq!(out.len(), 20);
+    let expected = Fields::default().put(5u8, 4).put(1u8, 1).put(0u8, 1).put(1u8, 1).put(2u8, 2).put(2u8, 2);
+    assert_eq!(out[4..], expected.raw(b"k1\0\0\0").0);
+}
+
+#[test]
+fn long_keys_and_values_have_long_lengths_and_what_is_in_another_shape_than_it_needs_is_refused() {
+    for (key_len, raw_len, is_long) in
+        [(1, 3, false), (256, 65_535, false), (257, 257, true), (1, 65_536, true), (65_536, 65_536, true)]
+    {
+        for expires_at_ms in [0, 1, (1 << 48) - 1] {
+            let meta = RecordMeta { key_len, raw_len, expires_at_ms, outlasts: true, ..golden_meta() };
+            let expiry = if expires_at_ms == 0 { 0 } else { 6 };
+            let header = RECORD_HEADER_BYTES_MIN + if is_long { 5 } else { 0 } + expiry;
+            assert_eq!(meta.header_bytes(), header, "{meta:?}");
+            let flags = 0b110 | u8::from(expires_at_ms != 0) << 3 | u8::from(is_long) << 4 | 2 << 5;
+            let fields = Fields::default().put(5u8, 4).put(flags, 1).put(7u8, 1);
+            let fields = match is_long {
+                true => fields.put(key_len - 1, 2).put(3u8, 4).put(raw_len, 4),
+                false => fields.put(key_len - 1, 1).put(3u8, 2).put(raw_len, 2),
+            };
+            let mut out = Vec::new();
+            append_record(&mut out, &meta, &STORED, 9, PLACE);
+            assert_eq!(out[4..header], fields.put(expires_at_ms, expiry).0, "{meta:?}");
+            let parsed = UnverifiedRecord::parse(&out, 1000).unwrap();
+            assert_eq!(parsed.verify(9, NONCE, 64).unwrap(), meta);
+            assert_eq!((parsed.stored_range(), parsed.record_bytes()), (header..header + 3, out.len()));
+        }
+    }
+    assert_eq!(RECORD_HEADER_BYTES_MAX, 26);
+    // Long lengths that are short; an expiry that is none.
+    let bytes = |flags: u8| Fields::default().put(0u8, 8).put(flags, 1).put(0u8, 1);
+    let long = bytes(1 << 4).put(1u8, 2).put(3u8, 4).put(5u8, 4).raw(&STORED).0;
+    let never = bytes(1 << 3).put(1u8, 1).put(3u8, 2).put(5u8, 2).put(0u8, 6).raw(&STORED).0;
+    for bytes in [long, never] {
+        let refused = UnverifiedRecord::parse(&bytes, 0).unwrap_err();
+        assert_eq!(refused, FormatError::Invalid("record header's shape"));
+    }
 }
 
 #[test]
@@ -212,8 +240,8 @@ fn a_segment_header_is_laid_out_as_documented() {
         .block(b"LARDSEG1");
     assert_eq!(bytes.len(), SEGMENT_HEADER_BYTES);
     let golden =
-        "4c41524453454731 01000000 a8a7a6a5a4a3a2a1 2a00000000000000 8877665544332211 e803000000000000
-                  01 03 0000000000000000000000000000 ddb9afb3";
+        "4c41524453454731 02000000 a8a7a6a5a4a3a2a1 2a00000000000000 8877665544332211 e803000000000000
+                  01 03 0000000000000000000000000000 d2d2f05a";
     assert_eq!(bytes, hex(golden));
     assert_eq!(identity.encode(), bytes);
     assert_eq!(SegmentIdentity::decode(&bytes).unwrap(), identity);
@@ -374,7 +402,7 @@ pub fn golden_edits() -> Vec<(Edit, Vec<u8>)> {
 #[test]
 fn every_edit_is_laid_out_as_documented_and_written_twice() {
     let mut file = manifest_header();
-    assert_eq!(file[..16], hex("4c4152444d414e31 01000000 7fe14198"));
+    assert_eq!(file[..16], hex("4c4152444d414e31 02000000 466863fa"));
     assert!(file.len() == BLOCK_BYTES && file[16..].iter().all(|byte| *byte == 0));
     check_manifest_header(&file).unwrap();
     let edits = golden_edits();
@@ -408,7 +436,7 @@ fn the_pointer_to_the_manifest_is_laid_out_as_documented() {
     let current = read_image(dir.path())["CURRENT"].clone();
     assert_eq!(current, Fields::default().put(1u8, 8).block(b"LARDCUR1"));
     let seven = Fields::default().put(7u8, 8).block(b"LARDCUR1");
-    assert_eq!(seven, hex("4c41524443555231 01000000 0700000000000000 342f48bf"));
+    assert_eq!(seven, hex("4c41524443555231 02000000 0700000000000000 6453daec"));
 }
 
 pub fn golden_snapshot_header() -> SnapshotHeader {

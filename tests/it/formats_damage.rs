@@ -7,7 +7,7 @@ use larder::internals::serialization::edit::{
 };
 use larder::internals::serialization::footer::{FooterRow, TRAILER_BYTES, VerifiedTrailer, encode_footer};
 use larder::internals::serialization::record::{
-    Place, RECORD_HEADER_BYTES, RecordMeta, UnverifiedRecord, append_record, payload_sum,
+    Place, RecordMeta, UnverifiedRecord, append_record, payload_sum,
 };
 use larder::internals::serialization::segment::{LogKind, SegmentIdentity, SegmentSummary};
 use larder::internals::serialization::snapshot::{
@@ -19,8 +19,8 @@ use proptest::prelude::*;
 use proptest::strategy::Union;
 
 use crate::formats::{
-    DICTIONARY_ID, Fields, NONCE, choice, crc, golden_edits, golden_footer, golden_identity,
-    golden_partitions, golden_record, golden_snapshot_header, golden_summary, summary_fields,
+    DICTIONARY_ID, Fields, NONCE, PLACE, choice, crc, golden_edits, golden_footer, golden_identity,
+    golden_meta, golden_partitions, golden_record, golden_snapshot_header, golden_summary, summary_fields,
 };
 
 /// Every way to cut the bytes, and to flip one of their bits or bytes.
@@ -43,15 +43,42 @@ fn no_damage_of_a_record_passes_for_a_record() {
     let mut refused = 0;
     for bytes in damaged(&record) {
         let read = UnverifiedRecord::parse(&bytes, 1000).and_then(|parsed| {
-            let stored = bytes
-                .get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + parsed.stored_len())
-                .ok_or(FormatError::Short)?;
+            let stored = bytes.get(parsed.stored_range()).ok_or(FormatError::Short)?;
             parsed.verify(payload_sum(DICTIONARY_ID, stored), NONCE, 64)
         });
         assert!(read.is_err(), "{read:?} from {bytes:02x?}");
         refused += 1;
     }
     assert_eq!(refused, record.len() * 10);
+}
+
+/// Two checksums, one within the other: the same flaw in what each is of must not cancel out.
+#[test]
+fn the_same_damage_in_header_and_stored_bytes_does_not_pass() {
+    let golden = golden_record();
+    let header_len = golden.len() - 3;
+    let stored: Vec<u8> = (1..=40).collect();
+    for stored_len in [3, 40] {
+        let meta = RecordMeta { stored_len, raw_len: 60, ..golden_meta() };
+        let mut record = Vec::new();
+        let stored = &stored[..stored_len as usize];
+        append_record(&mut record, &meta, stored, payload_sum(DICTIONARY_ID, stored), PLACE);
+        record.truncate(header_len + stored.len());
+        for (in_header, in_stored) in
+            (4..header_len).flat_map(|h| (header_len..record.len()).map(move |s| (h, s)))
+        {
+            for mask in 1..=255u8 {
+                let mut bytes = record.clone();
+                bytes[in_header] ^= mask;
+                bytes[in_stored] ^= mask;
+                let read = UnverifiedRecord::parse(&bytes, 1000).and_then(|parsed| {
+                    let stored = bytes.get(parsed.stored_range()).ok_or(FormatError::Short)?;
+                    parsed.verify(payload_sum(DICTIONARY_ID, stored), NONCE, 64)
+                });
+                assert!(read.is_err(), "{mask:02x} at {in_header} and {in_stored}: {read:?}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -184,22 +211,25 @@ fn a_dictionary_survives_damage_of_either_copy_and_no_damage_changes_it() {
 }
 
 #[test]
-fn a_newer_version_is_told_apart_from_damage() {
-    let newer = |mut block: Vec<u8>| {
-        block[8] = 2;
+fn another_version_is_told_apart_from_damage() {
+    let of_version = |mut block: Vec<u8>, version: u8| {
+        block[8] = version;
         let end = block.len() - 4;
         let check = crc(&block[..end]).to_le_bytes();
         block[end..].copy_from_slice(&check);
         block
     };
-    assert_eq!(FORMAT_VERSION, 1);
-    assert_eq!(SegmentIdentity::decode(&newer(golden_identity().encode())), Err(FormatError::Newer(2)));
-    let header = newer(manifest_header()[..16].to_vec());
-    assert_eq!(check_manifest_header(&header), Err(FormatError::Newer(2)));
-    assert_eq!(decode_header(&newer(encode_header(&golden_snapshot_header()))), Err(FormatError::Newer(2)));
-    let trailer = golden_footer().split_off(56);
-    assert_eq!(trailer.len(), TRAILER_BYTES);
-    assert_eq!(VerifiedTrailer::decode(&newer(trailer), 42, NONCE, 380).err(), Some(FormatError::Newer(2)));
+    assert_eq!(FORMAT_VERSION, 2);
+    for (version, refused) in [(1, FormatError::Older(1)), (3, FormatError::Newer(3))] {
+        let of_version = |block| of_version(block, version);
+        assert_eq!(SegmentIdentity::decode(&of_version(golden_identity().encode())), Err(refused));
+        let header = of_version(manifest_header()[..16].to_vec());
+        assert_eq!(check_manifest_header(&header), Err(refused));
+        assert_eq!(decode_header(&of_version(encode_header(&golden_snapshot_header()))), Err(refused));
+        let trailer = golden_footer().split_off(56);
+        assert_eq!(trailer.len(), TRAILER_BYTES);
+        assert_eq!(VerifiedTrailer::decode(&of_version(trailer), 42, NONCE, 380).err(), Some(refused));
+    }
 }
 
 fn any_rows() -> impl Strategy<Value = Vec<FooterRow>> {
@@ -364,7 +394,7 @@ proptest! {
     #[test]
     fn any_record_comes_back_from_where_it_was_written_and_from_nowhere_else(
         delta in any::<u32>(), base in 0u64..1 << 60, expires_at_ms in 0u64..1 << 48, key_len in 1u32..=65_536,
-        value_len in 0u32..2000, codec in 0u8..32, dictionary in any::<u8>(), flags in any::<[bool; 3]>(),
+        value_len in 0u32..2000, codec in 0u8..8, dictionary in any::<u8>(), flags in any::<[bool; 3]>(),
         nonce in any::<u64>(), offset in any::<u32>(), content in proptest::collection::vec(any::<u8>(), 1..64),
     ) {
         let raw_len = key_len.max(content.len() as u32) + value_len;
@@ -377,7 +407,7 @@ proptest! {
         let mut out = Vec::new();
         append_record(&mut out, &meta, &content, sum, place);
         prop_assert_eq!(out.len(), meta.record_bytes());
-        prop_assert_eq!(&out[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + content.len()], &content[..]);
+        prop_assert_eq!(&out[meta.stored_range()], &content[..]);
         let parsed = UnverifiedRecord::parse(&out, base).unwrap();
         prop_assert_eq!(parsed.verify(sum, nonce, offset.into()).unwrap(), meta);
         prop_assert!(parsed.verify(sum, nonce, u64::from(offset) + 4).is_err());

@@ -83,7 +83,7 @@ fn what_a_failed_write_left_in_the_file_is_not_found_by_a_recovery() {
     cold.flush().unwrap();
     // The first write stores everything but eight bytes, the rest of it fails.
     let ghost = noise(1, 3000);
-    cold.disk().script([Verdict::Short(3020), Verdict::Fail(IoKind::StorageFull)]);
+    cold.disk().script([Verdict::Short(3012), Verdict::Fail(IoKind::StorageFull)]);
     cold.insert(b"ghost", &ghost).unwrap();
     assert_eq!(cold.flush().unwrap_err().kind(), ErrorKind::WriteLost);
     cold.remove(b"ghost").unwrap();

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use larder::internals::serialization::record::{RECORD_HEADER_BYTES, UnverifiedRecord};
+use larder::internals::serialization::record::UnverifiedRecord;
 use larder::internals::serialization::segment::{SEGMENT_HEADER_BYTES, SegmentIdentity};
 use larder::{ColdTier, ManualClock, OsDisk};
 
@@ -73,7 +73,7 @@ fn killed_store(dir: &std::path::Path, tail: Tail) -> (Image, String, Vec<usize>
     let (mut at, mut ends) = (SEGMENT_HEADER_BYTES, Vec::new());
     while at < bytes.len() {
         let record = UnverifiedRecord::parse(&bytes[at..], identity.base_sequence).unwrap();
-        let end = at + RECORD_HEADER_BYTES + record.stored_len();
+        let end = at + record.stored_range().end;
         ends.push(end);
         at = end.next_multiple_of(4);
     }

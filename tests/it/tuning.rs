@@ -280,7 +280,7 @@ fn random_data_is_stored_as_it_is() {
     put(&cold, &mut model, noise(1, 16), json(1, 1));
     cold.flush().unwrap();
     let stored = cold.stats().stored_bytes_inserted - before;
-    assert_eq!(stored as usize, (25 + 16 + json(1, 1).len()).next_multiple_of(4), "as it is, whatever it is");
+    assert_eq!(stored as usize, (15 + 16 + json(1, 1).len()).next_multiple_of(4), "as it is, whatever it is");
     expect_exactly(&cold, &model, "random data");
     assert!(!tune(&cold).changed, "and it stays so");
 }

@@ -22,7 +22,7 @@ pub fn figure(figures: &Figures, name: &str) -> Option<f64> {
 /// - `written_amplification`: bytes written to segment files, by compactions and for headers and footers too, over the
 ///   bytes of the records inserted, both while measured.
 /// - `space_amplification`: blocks of 4 KiB taken by segment files, those included that are being written or are open
-///   without a name, over the bytes of the records that the oracle knows to live (header of 25 bytes, key, value,
+///   without a name, over the bytes of the records that the oracle knows to live (header of 15 bytes or more, key, value,
 ///   padding). Mean over all steps, each before and after its maintenance; `_max` takes the highest moment within a
 ///   step.
 /// - `reclaim_p50_ms`, `reclaim_p99_ms`: exact, over the bytes of all records whose time was up while measured: from

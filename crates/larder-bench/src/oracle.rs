@@ -3,8 +3,14 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-/// Bytes of a record's header on disk.
-const HEADER_BYTES: u64 = 25;
+/// Bytes of a record's header on disk, with short lengths;
+const HEADER_BYTES: u64 = 15;
+/// more where key or key and value are longer than these,
+const LONG_BYTES: u64 = 5;
+const SHORT_KEY_BYTES_MAX: usize = 256;
+const SHORT_RAW_BYTES_MAX: usize = 65_535;
+/// and where it expires.
+const EXPIRY_BYTES: u64 = 6;
 /// Records start at multiples of this.
 const ALIGN_BYTES: u64 = 4;
 
@@ -32,8 +38,11 @@ pub struct Oracle {
 }
 
 /// Bytes that a record takes in a segment, stored as it is.
-pub fn record_bytes(key_bytes: usize, value_bytes: usize) -> u64 {
-    (HEADER_BYTES + (key_bytes + value_bytes) as u64).next_multiple_of(ALIGN_BYTES)
+pub fn record_bytes(key_bytes: usize, value_bytes: usize, expires: bool) -> u64 {
+    let raw = key_bytes + value_bytes;
+    let is_long = key_bytes > SHORT_KEY_BYTES_MAX || raw > SHORT_RAW_BYTES_MAX;
+    let header = HEADER_BYTES + u64::from(is_long) * LONG_BYTES + u64::from(expires) * EXPIRY_BYTES;
+    (header + raw as u64).next_multiple_of(ALIGN_BYTES)
 }
 
 impl Oracle {
@@ -44,7 +53,7 @@ impl Oracle {
 
     /// A write that the store has accepted.
     pub fn put(&mut self, key: u64, key_bytes: usize, value_bytes: u32, expires_at_ms: u64) {
-        let record_bytes = record_bytes(key_bytes, value_bytes as usize);
+        let record_bytes = record_bytes(key_bytes, value_bytes as usize, expires_at_ms != u64::MAX);
         let live = Live { write: self.writes, expires_at_ms, value_bytes, record_bytes };
         self.writes += 1;
         if expires_at_ms != u64::MAX {

@@ -214,9 +214,9 @@ impl Plan {
         (f64::from(self.value_bytes) * (0.25 + 1.5 * share)) as u32
     }
 
-    /// Bytes that a record of this key takes.
+    /// Bytes that a record of this key takes, which never expires.
     pub fn record_bytes_of(&self, key: u64) -> u64 {
-        record_bytes(self.key_bytes, self.value_bytes_of(key) as usize)
+        record_bytes(self.key_bytes, self.value_bytes_of(key) as usize, false)
     }
 
     fn base(workload: Workload, segment_bytes: u64, step_us: u64, stream: Stream) -> Self {
@@ -308,7 +308,7 @@ impl Plan {
         let mut plan = Self::base(Workload::ZipfCapacity, bytes, step_us, stream);
         plan.value_bytes = options.value_bytes.unwrap_or(VALUE_BYTES);
         plan.mixed_values = options.mixed_values;
-        let capacity_bytes = keys * record_bytes(KEY_BYTES, plan.value_bytes as usize) / 10;
+        let capacity_bytes = keys * record_bytes(KEY_BYTES, plan.value_bytes as usize, false) / 10;
         plan.capacity_bytes = Some(capacity_bytes);
         plan.phases = vec![
             Phase { name: "settling", ops: 3 * keys, us_per_op, measured: false },

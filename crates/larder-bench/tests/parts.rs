@@ -140,19 +140,24 @@ fn fifo_cache_drops_its_oldest_file() {
 #[test]
 fn oracle_knows_what_lives() {
     let mut oracle = Oracle::default();
-    let bytes = record_bytes(24, 1000);
-    assert_eq!(bytes, 1052);
+    let bytes = record_bytes(24, 1000, true);
+    assert_eq!(bytes, 1048);
+    let lasting = record_bytes(24, 1000, false);
+    assert_eq!(lasting, 1040);
+    assert_eq!(record_bytes(257, 1000, false), 1280);
+    assert_eq!(record_bytes(24, 65_511, false), 65_552);
+    assert_eq!(record_bytes(24, 65_512, true), 65_564);
     oracle.put(1, 24, 1000, 500);
     oracle.put(2, 24, 1000, u64::MAX);
     oracle.put(1, 24, 1000, 900);
     oracle.expire(500);
     assert_eq!(
         (oracle.len(), oracle.live_bytes()),
-        (2, 2 * bytes),
+        (2, bytes + lasting),
         "the expiry of a replaced record is none"
     );
     oracle.expire(900);
-    assert_eq!((oracle.len(), oracle.live_bytes(), oracle.get(1).is_none()), (1, bytes, true));
+    assert_eq!((oracle.len(), oracle.live_bytes(), oracle.get(1).is_none()), (1, lasting, true));
     oracle.remove(2);
     assert!(oracle.is_empty() && oracle.live_bytes() == 0);
     let (mut one, mut other) = (Vec::new(), Vec::new());

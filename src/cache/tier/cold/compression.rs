@@ -9,24 +9,27 @@
 //! an allocation stands in the way of a `put` or a `get`); prepared dictionaries belong to the
 //! [`DictionaryTable`](super::dictionary::DictionaryTable).
 //!
-//! Two things every zstd frame would repeat are left out of the stored bytes: the 4-byte magic (stripped here, put
-//! back before decoding) and the dictionary id (the trained dictionary's own is zeroed; the record header names the
-//! slot instead). On values of a hundred compressed bytes that is 8 %.
+//! What every zstd frame would repeat is left out of the stored bytes: magic, frame header and block header, where they
+//! follow from the record's lengths (stripped here, put back before decoding: [`zstd_frame`]), and the dictionary id (the
+//! trained dictionary's own is zeroed; the record header names the slot instead). On values of a hundred compressed bytes
+//! that is an eighth.
+
+mod zstd_frame;
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use lz4_flex::block::CompressTable;
 use zstd::zstd_safe::{self, CCtx, DCtx};
 
+use self::zstd_frame::{MAGIC, PREFIX_BYTES_MAX, Prefix, only_block};
 use super::dictionary::Dictionary;
 use super::gate::looks_random;
 use crate::config::Codec;
 
-/// Bytes of scratch room that [`decompress`] needs in front of the stored bytes: the zstd magic goes there.
-pub const FRAME_ROOM: usize = ZSTD_MAGIC.len();
-
-/// Frame magic of RFC 8878, section 3.1.1.
-const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+/// Bytes of scratch room that [`decompress`] needs in front of the stored bytes: what was left out of a zstd frame goes
+/// there.
+pub const FRAME_ROOM: usize = PREFIX_BYTES_MAX;
 
 /// Larger scratch buffers are given back after use, so that one large value does not cost every thread its size for
 /// ever.
@@ -53,8 +56,10 @@ pub enum CodecId {
     None = 0,
     /// LZ4 block format, no size prefix.
     Lz4 = 1,
-    /// A zstd frame without its magic.
+    /// The only block of a zstd frame.
     Zstd = 2,
+    /// A zstd frame without its magic: what has several blocks, over 128 KiB, or one of a single byte's run.
+    ZstdFrame = 3,
 }
 
 impl CodecId {
@@ -64,6 +69,7 @@ impl CodecId {
             0 => Some(Self::None),
             1 => Some(Self::Lz4),
             2 => Some(Self::Zstd),
+            3 => Some(Self::ZstdFrame),
             _ => None,
         }
     }
@@ -105,7 +111,7 @@ impl CompressionParameters {
         let codec = match CodecId::from_u8(codec) {
             Some(CodecId::Zstd) => Codec::Zstd(i8::from_le_bytes([level])),
             Some(CodecId::Lz4) => Codec::Lz4,
-            Some(CodecId::None) | None => Codec::None,
+            Some(CodecId::None | CodecId::ZstdFrame) | None => Codec::None,
         };
         Self { codec, dictionary, gate: gate == 1 }
     }
@@ -130,7 +136,7 @@ pub enum DecodeError {
         found: usize,
     },
     /// The buffer is shorter than [`FRAME_ROOM`].
-    #[error("no room for the frame's magic")]
+    #[error("no room for the frame's header")]
     NoRoom,
     /// zstd refuses these bytes as a dictionary, or the slot is 0.
     #[error("dictionary of {bytes} bytes in slot {slot} cannot be prepared")]
@@ -188,8 +194,8 @@ impl Encoder {
         }
     }
 
-    /// Compresses `self.raw` into `self.compressed`; the range that is to be stored, or `None` if the codec failed.
-    fn run(&mut self, codec: Codec, dictionary: Option<&Dictionary>) -> Option<std::ops::Range<usize>> {
+    /// Compresses `self.raw` into `self.compressed`; how, and the range that is to be stored. None if the codec failed.
+    fn run(&mut self, codec: Codec, dictionary: Option<&Dictionary>) -> Option<(CodecId, Range<usize>)> {
         let bound = match codec {
             Codec::None => return None,
             Codec::Lz4 => lz4_flex::block::get_maximum_output_size(self.raw.len()),
@@ -206,16 +212,16 @@ impl Encoder {
                 let small = self.raw.len() < LZ4_SMALL_TABLE;
                 let table = if small { &mut self.lz4_small } else { &mut self.lz4_large };
                 let end = lz4_flex::block::compress_into_with_table(&self.raw, target, table).ok()?;
-                Some(0..end)
+                Some((CodecId::Lz4, 0..end))
             }
             (Codec::Zstd(level), Some(dictionary)) => {
                 let digest = dictionary.compressing(level);
                 let end = self.zstd.compress_using_cdict(target, &self.raw, digest).ok()?;
-                target.starts_with(&ZSTD_MAGIC).then_some(FRAME_ROOM..end)
+                stored_part(&target[..end], self.raw.len())
             }
             (Codec::Zstd(level), None) => {
                 let end = self.zstd.compress(target, &self.raw, i32::from(level)).ok()?;
-                target.starts_with(&ZSTD_MAGIC).then_some(FRAME_ROOM..end)
+                stored_part(&target[..end], self.raw.len())
             }
         }
     }
@@ -230,6 +236,14 @@ impl Encoder {
         if self.zstd.sizeof() > CONTEXT_BYTES_KEPT {
             self.zstd = CCtx::create();
         }
+    }
+}
+
+/// What of a zstd frame is stored.
+fn stored_part(frame: &[u8], raw_len: usize) -> Option<(CodecId, Range<usize>)> {
+    match only_block(frame, raw_len) {
+        Some(block) => Some((CodecId::Zstd, block)),
+        None => frame.starts_with(&MAGIC).then_some((CodecId::ZstdFrame, MAGIC.len()..frame.len())),
     }
 }
 
@@ -279,14 +293,10 @@ pub fn compress_into(
         let raw_len = encoder.raw.len();
         // A codec that fails (only for want of memory) costs space, never the value.
         let encoding = match encoder.run(parameters.codec, dictionary) {
-            Some(range) if saves_enough(range.len(), raw_len) => {
+            Some((codec, range)) if saves_enough(range.len(), raw_len) => {
                 stored.extend_from_slice(&encoder.compressed[range]);
-                match parameters.codec {
-                    Codec::Zstd(_) => {
-                        Encoding { codec: CodecId::Zstd, dictionary: dictionary.map_or(0, Dictionary::slot) }
-                    }
-                    _ => Encoding { codec: CodecId::Lz4, dictionary: 0 },
-                }
+                let dictionary = dictionary.filter(|_| codec != CodecId::Lz4).map_or(0, Dictionary::slot);
+                Encoding { codec, dictionary }
             }
             _ => store_as_is(key, value, stored),
         };
@@ -328,16 +338,17 @@ pub fn decompress(
     out: &mut Vec<u8>,
 ) -> Result<(), DecodeError> {
     out.clear();
-    let Some((room, stored)) = framed.split_first_chunk_mut::<FRAME_ROOM>() else {
+    let Some((_, stored)) = framed.split_first_chunk::<FRAME_ROOM>() else {
         return Err(DecodeError::NoRoom);
     };
     let decoded = match codec {
         CodecId::None => decode_plain(stored, raw_len, out),
         CodecId::Lz4 => decode_lz4(stored, raw_len, out),
-        CodecId::Zstd => {
-            *room = ZSTD_MAGIC;
-            decode_zstd(dictionary, framed, raw_len, out)
-        }
+        CodecId::Zstd => match Prefix::new(raw_len, stored.len()) {
+            Some(prefix) => decode_zstd(dictionary, with_prefix(framed, prefix.as_bytes()), raw_len, out),
+            None => Err(DecodeError::Length { expected: raw_len, found: 0 }),
+        },
+        CodecId::ZstdFrame => decode_zstd(dictionary, with_prefix(framed, &MAGIC), raw_len, out),
     };
     let length = match out.len() {
         found if found == raw_len => Ok(()),
@@ -349,6 +360,13 @@ pub fn decompress(
         out.clear();
     }
     checked
+}
+
+/// The stored bytes with what was left out of them in front.
+fn with_prefix<'a>(framed: &'a mut [u8], prefix: &[u8]) -> &'a [u8] {
+    let start = FRAME_ROOM - prefix.len();
+    framed[start..FRAME_ROOM].copy_from_slice(prefix);
+    &framed[start..]
 }
 
 fn decode_plain(stored: &[u8], raw_len: usize, out: &mut Vec<u8>) -> Result<(), DecodeError> {

@@ -9,7 +9,7 @@ use super::core::segment::{ReadError, decode_record, read_record_by};
 use super::hand_over::Newest;
 use super::in_flight::EncodedRecord;
 use super::metadata_index::{EntryId, IndexEntry};
-use super::serialization::record::{RECORD_HEADER_BYTES, RecordMeta};
+use super::serialization::record::RecordMeta;
 use super::shared::Shared;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -127,9 +127,10 @@ fn from_flight<D: Disk, C: Clock>(shared: &Shared<D, C>, record: &EncodedRecord)
         return judge(shared, record.meta, record.stored.to_vec());
     }
     with_buffer(|buffer| {
-        let len = RECORD_HEADER_BYTES + record.stored.len();
+        let stored = record.meta.stored_range();
+        let len = stored.end;
         buffer.resize(buffer.len().max(len), 0);
-        buffer[RECORD_HEADER_BYTES..len].copy_from_slice(&record.stored);
+        buffer[stored].copy_from_slice(&record.stored);
         let mut raw = Vec::new();
         match decode_record(&record.meta, &mut buffer[..len], &shared.dictionaries, &mut raw) {
             Ok(()) => judge(shared, record.meta, raw),
@@ -165,7 +166,7 @@ fn read_entry<D: Disk, C: Clock>(
                 }
             }
         };
-        let end = RECORD_HEADER_BYTES + meta.stored_len as usize;
+        let end = meta.stored_range().end;
         let mut raw = Vec::new();
         let decoded = decode_record(&meta, &mut buffer[..end], &shared.dictionaries, &mut raw);
         Ok(decoded.ok().map(|()| (meta, raw)))

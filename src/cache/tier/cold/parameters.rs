@@ -58,7 +58,7 @@ pub(super) fn parameters_of(entry: &ParametersEntry) -> ParametersInForce {
         let codec = match CodecId::from_u8(entry.codec) {
             Some(CodecId::Lz4) => Codec::Lz4,
             Some(CodecId::Zstd) => Codec::Zstd(entry.level),
-            Some(CodecId::None) | None => Codec::None,
+            Some(CodecId::None | CodecId::ZstdFrame) | None => Codec::None,
         };
         CompressionParameters { codec, dictionary: entry.dictionary, gate: entry.gate == 1 }
     };

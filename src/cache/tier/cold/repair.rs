@@ -24,7 +24,6 @@ use super::metadata_index::{EntryId, IndexEntry, Location};
 use super::serialization;
 use super::serialization::dictionary::{DICTIONARY_BYTES_LIMIT, decode_dictionary, dictionary_bytes_of};
 use super::serialization::footer::FooterRow;
-use super::serialization::record::RECORD_HEADER_BYTES;
 use super::serialization::segment::{SEGMENT_HEADER_BYTES, SegmentIdentity};
 use crate::clock::{Clock, SystemClock};
 use crate::config::ColdTierConfig;
@@ -352,7 +351,7 @@ impl Repair {
             self.report.damaged += 1;
             return Ok(());
         };
-        let end = RECORD_HEADER_BYTES + record.meta.stored_len as usize;
+        let end = record.meta.stored_range().end;
         if decode_record(&record.meta, &mut buffer[..end], &self.dictionaries, &mut raw).is_err() {
             self.report.damaged += 1;
             return Ok(());

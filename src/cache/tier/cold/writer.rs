@@ -21,7 +21,7 @@ use super::message::{ActiveRows, Committed, MaintenanceRequest, WriteRequest};
 use super::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
 use super::queue::Waker;
 use super::serialization::edit::Edit;
-use super::serialization::record::{RECORD_HEADER_BYTES, RecordMeta, payload_sum};
+use super::serialization::record::{RecordMeta, payload_sum};
 use super::shared::{PanicNotice, Shared, count};
 use crate::cache::eviction::EvictionReason;
 use crate::clock::Clock;
@@ -631,7 +631,7 @@ impl<D: Disk> Writer<D> {
 
 /// The key of a record, decoded from what was to be stored.
 fn key_of<D: Disk, C: Clock>(record: &EncodedRecord, shared: &Shared<D, C>) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; RECORD_HEADER_BYTES];
+    let mut bytes = vec![0; record.meta.header_bytes()];
     bytes.extend_from_slice(&record.stored);
     let mut raw = Vec::new();
     decode_record(&record.meta, &mut bytes, &shared.dictionaries, &mut raw).ok()?;

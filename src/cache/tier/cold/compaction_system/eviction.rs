@@ -20,7 +20,6 @@ use crate::cache::tier::cold::core::segment::{decode_record, read_record};
 use crate::cache::tier::cold::ledger::snapshot_bytes;
 use crate::cache::tier::cold::message::MaintenanceRequest;
 use crate::cache::tier::cold::metadata_index::EntryId;
-use crate::cache::tier::cold::serialization::record::RECORD_HEADER_BYTES;
 use crate::cache::tier::cold::serialization::segment::LogKind;
 use crate::cache::tier::cold::shared::{Shared, count};
 use crate::clock::Clock;
@@ -291,7 +290,7 @@ fn tell<D: Disk, C: Clock>(shared: &Shared<D, C>, victim: &Listed, evicted: &[Su
             let offset = survivor.from.offset;
             let read = read_record(file, identity, offset, hint, &mut buffer, &shared.dictionaries);
             let meta = read.ok()?.meta;
-            let end = RECORD_HEADER_BYTES + meta.stored_len as usize;
+            let end = meta.stored_range().end;
             decode_record(&meta, &mut buffer[..end], &shared.dictionaries, &mut raw).ok()?;
             Some(Bytes::copy_from_slice(&raw[..meta.key_len as usize]))
         };

@@ -11,7 +11,7 @@ use crate::cache::tier::cold::core::segment::{decode_record, read_record, row_by
 use crate::cache::tier::cold::core::slab::AccountView;
 use crate::cache::tier::cold::metadata_index::{EntryId, Location};
 use crate::cache::tier::cold::serialization::footer::FooterRow;
-use crate::cache::tier::cold::serialization::record::{RECORD_HEADER_BYTES, record_bytes};
+use crate::cache::tier::cold::serialization::record::RecordMeta;
 use crate::cache::tier::cold::shared::Shared;
 use crate::clock::Clock;
 use crate::error::Result;
@@ -106,9 +106,10 @@ impl<D: Disk, C: Clock> SegmentTrial<'_, D, C> {
         if is_in_force(shared, &record.meta) {
             return Some(1.0);
         }
-        let end = RECORD_HEADER_BYTES + record.meta.stored_len as usize;
+        let end = record.meta.stored_range().end;
         decode_record(&record.meta, &mut buffer[..end], &shared.dictionaries, raw).ok()?;
         let (encoded, _) = stored_anew(shared, record.meta.key_len, raw);
-        Some(record_bytes(encoded.stored.len()) as f64 / record.meta.record_bytes() as f64)
+        let anew = RecordMeta { stored_len: encoded.stored.len() as u32, ..record.meta };
+        Some(anew.record_bytes() as f64 / record.meta.record_bytes() as f64)
     }
 }

@@ -20,7 +20,7 @@ use crate::cache::tier::cold::metadata_index::{EntryId, IndexEntry, Location, Si
 use crate::cache::tier::cold::serialization::edit::SegmentEntry;
 use crate::cache::tier::cold::serialization::footer::{FooterRow, encode_footer};
 use crate::cache::tier::cold::serialization::record::{
-    RECORD_HEADER_BYTES, RecordMeta, UnverifiedRecord, append_record, payload_sum,
+    RecordMeta, UnverifiedRecord, append_record, payload_sum,
 };
 use crate::cache::tier::cold::serialization::segment::{
     LogKind, SEGMENT_HEADER_BYTES, SegmentIdentity, SegmentSummary,
@@ -193,7 +193,7 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
                 self.push(survivor, ready.meta, stored, ready.sum)
             }
             None => {
-                let stored = &victim.from(survivor)[RECORD_HEADER_BYTES..][..ready.meta.stored_len as usize];
+                let stored = &victim.from(survivor)[ready.meta.stored_range()];
                 self.push(survivor, ready.meta, stored, ready.sum)
             }
         }
@@ -430,7 +430,7 @@ impl Source<'_> {
             return Some(Ready { meta, sum, anew: None });
         }
         scratch.record.clear();
-        scratch.record.extend_from_slice(&record[..RECORD_HEADER_BYTES + meta.stored_len as usize]);
+        scratch.record.extend_from_slice(&record[..meta.stored_range().end]);
         decode_record(&meta, &mut scratch.record, &shared.dictionaries, &mut scratch.raw).ok()?;
         Some(match survivor.shadow {
             true => tombstone_of(meta, &scratch.raw),
@@ -445,7 +445,7 @@ impl Source<'_> {
         bytes: &[u8],
     ) -> Option<(RecordMeta, u32)> {
         let record = UnverifiedRecord::parse(bytes, self.identity.base_sequence).ok()?;
-        let stored = bytes.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + record.stored_len())?;
+        let stored = bytes.get(record.stored_range())?;
         let dictionary_id = match record.dictionary() {
             0 => 0,
             slot => shared.dictionaries.read(slot).as_ref()?.id(),

@@ -128,7 +128,7 @@ fn read_current<D: Disk>(disk: &D, dir: &Path, warnings: &mut Vec<String>) -> Re
     };
     match open_block(CURRENT_MAGIC, &bytes) {
         Ok(body) => Ok(body.try_into().ok().map(u64::from_le_bytes)),
-        Err(newer @ FormatError::Newer(_)) => Err(newer_format(&path, newer)),
+        Err(other @ (FormatError::Newer(_) | FormatError::Older(_))) => Err(other_format(&path, other)),
         Err(error) => {
             warnings.push(format!("{}: {error}", path.display()));
             Ok(None)
@@ -136,8 +136,12 @@ fn read_current<D: Disk>(disk: &D, dir: &Path, warnings: &mut Vec<String>) -> Re
     }
 }
 
-fn newer_format(path: &Path, error: FormatError) -> Error {
-    Error::new(ErrorKind::NewerFormat, format!("{}: {error}; nothing was changed", path.display()))
+fn other_format(path: &Path, error: FormatError) -> Error {
+    let kind = match error {
+        FormatError::Older(_) => ErrorKind::OlderFormat,
+        _ => ErrorKind::NewerFormat,
+    };
+    Error::new(kind, format!("{}: {error}; nothing was changed", path.display()))
 }
 
 fn load_number<D: Disk>(disk: &D, dir: &Path, number: u64) -> Result<LoadedManifest> {
@@ -151,7 +155,9 @@ fn load_number<D: Disk>(disk: &D, dir: &Path, number: u64) -> Result<LoadedManif
     match check_manifest_header(&bytes) {
         // The first edit vouches for the file where its header is damaged.
         Ok(()) | Err(FormatError::Checksum | FormatError::Magic | FormatError::Invalid(_)) => {}
-        Err(newer @ FormatError::Newer(_)) => return Err(newer_format(&path, newer)),
+        Err(other @ (FormatError::Newer(_) | FormatError::Older(_))) => {
+            return Err(other_format(&path, other));
+        }
         Err(error) => return Err(damaged(&error.to_string())),
     }
     let log = decode_edits(&bytes);

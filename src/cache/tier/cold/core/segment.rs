@@ -3,6 +3,7 @@
 //! Whatever is returned has passed its checksum for the very place it was read from.
 
 use std::io;
+use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -12,13 +13,17 @@ use crate::cache::tier::cold::courtesy::let_others_in;
 use crate::cache::tier::cold::dictionary::DictionaryTable;
 use crate::cache::tier::cold::serialization::footer::{FooterRow, TRAILER_BYTES, VerifiedTrailer};
 use crate::cache::tier::cold::serialization::record::{
-    Place, RECORD_ALIGN, RECORD_HEADER_BYTES, RecordMeta, UnverifiedRecord, payload_sum, record_bytes,
+    Place, RECORD_ALIGN, RECORD_HEADER_BYTES_MAX, RECORD_HEADER_BYTES_MIN, RecordMeta, UnverifiedRecord,
+    payload_sum,
 };
 use crate::cache::tier::cold::serialization::segment::{
     SEGMENT_HEADER_BYTES, SegmentIdentity, SegmentSummary,
 };
 use crate::cache::tier::cold::serialization::{FormatError, Result as FormatResult};
 use crate::io::DiskFile;
+
+// What the decoder wants in front of the stored bytes is taken from the header.
+const _: () = assert!(FRAME_ROOM <= RECORD_HEADER_BYTES_MIN);
 
 /// Longest segment file: one largest record in a segment of its own, and its footer.
 const SEGMENT_FILE_BYTES_MAX: u64 = 256 << 20;
@@ -98,13 +103,13 @@ pub fn read_record_by(
     buffer: &mut Vec<u8>,
     dictionaries: &DictionaryTable,
 ) -> Result<VerifiedRecord, ReadError> {
-    let hint = bytes_hint.max(RECORD_HEADER_BYTES);
+    let hint = bytes_hint.max(RECORD_HEADER_BYTES_MAX);
     if buffer.len() < hint {
         buffer.resize(hint, 0);
     }
     let mut got = read(&mut buffer[..hint], offset.into()).map_err(ReadError::Io)?;
     let record = UnverifiedRecord::parse(&buffer[..got], identity.base_sequence)?;
-    let end = RECORD_HEADER_BYTES + record.stored_len();
+    let end = record.stored_range().end;
     if end > got && got == hint {
         if buffer.len() < end {
             buffer.resize(end, 0);
@@ -123,8 +128,7 @@ fn verify_at(
     offset: u64,
     dictionaries: &DictionaryTable,
 ) -> FormatResult<VerifiedRecord> {
-    let end = RECORD_HEADER_BYTES + record.stored_len();
-    let stored = bytes.get(RECORD_HEADER_BYTES..end).ok_or(FormatError::Short)?;
+    let stored = bytes.get(record.stored_range()).ok_or(FormatError::Short)?;
     let dictionary_id = match record.dictionary() {
         0 => 0,
         slot => {
@@ -145,8 +149,8 @@ pub fn decode_record(
     raw: &mut Vec<u8>,
 ) -> FormatResult<()> {
     let codec = CodecId::from_u8(meta.codec).ok_or(FormatError::Invalid("codec"))?;
-    let end = RECORD_HEADER_BYTES + meta.stored_len as usize;
-    let framed = bytes.get_mut(RECORD_HEADER_BYTES - FRAME_ROOM..end).ok_or(FormatError::Short)?;
+    let Range { start, end } = meta.stored_range();
+    let framed = bytes.get_mut(start - FRAME_ROOM..end).ok_or(FormatError::Short)?;
     let guard = (meta.dictionary != 0).then(|| dictionaries.read(meta.dictionary));
     let dictionary = guard.as_ref().and_then(|guard| guard.as_ref());
     decompress(codec, dictionary, framed, meta.raw_len as usize, raw)
@@ -315,7 +319,7 @@ fn whole_records(
     let mut records = Vec::new();
     let mut at = SEGMENT_HEADER_BYTES;
     let mut in_step = true;
-    while at + RECORD_HEADER_BYTES < bytes.len() {
+    while at + RECORD_HEADER_BYTES_MIN < bytes.len() {
         let record = record_at(&bytes[at..], identity, at as u64, dictionaries, in_step);
         in_step = record.is_some();
         match record {
@@ -376,7 +380,7 @@ fn record_at(
     in_step: bool,
 ) -> Option<VerifiedRecord> {
     let record = UnverifiedRecord::parse(bytes, identity.base_sequence).ok()?;
-    if !in_step && record_bytes(record.stored_len()) > RESYNC_RECORD_BYTES {
+    if !in_step && record.record_bytes() > RESYNC_RECORD_BYTES {
         return None;
     }
     verify_at(record, bytes, identity, offset, dictionaries).ok()

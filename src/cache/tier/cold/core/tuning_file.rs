@@ -153,7 +153,7 @@ fn choice(way: WayEntry) -> CompressionChoice {
     let codec = match CodecId::from_u8(way.codec) {
         Some(CodecId::Zstd) => Codec::Zstd(way.level),
         Some(CodecId::Lz4) => Codec::Lz4,
-        Some(CodecId::None) | None => Codec::None,
+        Some(CodecId::None | CodecId::ZstdFrame) | None => Codec::None,
     };
     CompressionChoice { codec, dictionary_bytes: way.dictionary_bytes }
 }

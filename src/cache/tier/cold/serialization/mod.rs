@@ -14,8 +14,8 @@ pub mod tuning;
 
 use wincode::config::Configuration;
 
-/// Version of every structure; written in each file, refused when it is newer than this.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of every structure; written in each file, refused when it is another one. Version 1 was never released.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Why bytes were not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +29,9 @@ pub enum FormatError {
     /// Written by a newer version.
     #[error("format version {0} is newer than this program's {FORMAT_VERSION}")]
     Newer(u32),
+    /// Written by an older version, before the first release.
+    #[error("format version {0} is older than this program's {FORMAT_VERSION}")]
+    Older(u32),
     /// The checksum differs.
     #[error("checksum mismatch")]
     Checksum,
@@ -83,7 +86,7 @@ pub(crate) fn seal_block(magic: &[u8; 8], body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The body of a block made by [`seal_block`]. A newer version is told apart from damage only if the checksum holds.
+/// The body of a block made by [`seal_block`]. Another version is told apart from damage only if the checksum holds.
 pub(crate) fn open_block<'a>(magic: &[u8; 8], bytes: &'a [u8]) -> Result<&'a [u8]> {
     let (head, check) = bytes.split_last_chunk::<4>().ok_or(FormatError::Short)?;
     let (found, rest) = head.split_first_chunk::<8>().ok_or(FormatError::Short)?;
@@ -97,7 +100,7 @@ pub(crate) fn open_block<'a>(magic: &[u8; 8], bytes: &'a [u8]) -> Result<&'a [u8
     match u32::from_le_bytes(*version) {
         FORMAT_VERSION => Ok(body),
         newer if newer > FORMAT_VERSION => Err(FormatError::Newer(newer)),
-        _ => Err(FormatError::Invalid("version")),
+        older => Err(FormatError::Older(older)),
     }
 }
 
