@@ -10,7 +10,7 @@
 //! [`DictionaryTable`](super::dictionary::DictionaryTable).
 //!
 //! What every zstd frame would repeat is left out of the stored bytes: magic, frame header and block header, where they
-//! follow from the record's lengths (stripped here, put back before decoding: [`zstd_frame`]), and the dictionary id (the
+//! follow from the record's lengths (stripped here, put back before decoding: `zstd_frame`), and the dictionary id (the
 //! trained dictionary's own is zeroed; the record header names the slot instead). On values of a hundred compressed bytes
 //! that is an eighth.
 
