@@ -100,7 +100,8 @@ impl ColdTier {
     ///
     /// # Errors
     /// `is_config` for a bad value (nothing was touched), `is_locked` if another store has the directory,
-    /// [`ErrorKind::NewerFormat`](crate::ErrorKind::NewerFormat) for files of a newer version (left untouched), or
+    /// [`ErrorKind::NewerFormat`](crate::ErrorKind::NewerFormat) for files of a newer version,
+    /// [`ErrorKind::OlderFormat`](crate::ErrorKind::OlderFormat) for those of before the first release (all left untouched), or
     /// what the operating system refused. Damage is no error: it is counted in [`ColdStats::recovery`].
     pub fn open(config: ColdTierConfig) -> Result<Self> {
         Self::open_with(config, OsDisk, SystemClock::default())

@@ -104,7 +104,8 @@ struct Repair {
 ///
 /// # Errors
 /// `is_config` if there are no segments in `dir` or the copy's directory holds a store; `is_locked` if it is open;
-/// [`ErrorKind::NewerFormat`](crate::ErrorKind::NewerFormat); what the operating system refused, and what `ColdTier::insert` says.
+/// [`ErrorKind::NewerFormat`](crate::ErrorKind::NewerFormat) and [`ErrorKind::OlderFormat`](crate::ErrorKind::OlderFormat);
+/// what the operating system refused, and what `ColdTier::insert` says.
 pub fn repair(
     dir: &Path,
     copy: ColdTierConfig,
