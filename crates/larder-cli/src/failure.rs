@@ -117,9 +117,7 @@ fn advice(kind: ErrorKind) -> Option<&'static str> {
             Some("`larder verify DIR` lists what is damaged; keep a copy before changing anything.")
         }
         ErrorKind::NewerFormat => Some("Use the newer `larder` that wrote it; nothing was changed."),
-        ErrorKind::OlderFormat => {
-            Some("Read it with the `larder` that wrote it, and load the entries anew.")
-        }
+        ErrorKind::OlderFormat => Some("Read it with the `larder` that wrote it, and load the entries anew."),
         ErrorKind::Locked => {
             Some("`larder watch DIR` and `larder report DIR` show a store in use from its files.")
         }
