@@ -10,7 +10,7 @@ use larder::{ColdTier, Compression, ErrorKind, ManualClock, OsDisk, Ttl};
 
 use crate::stores::{
     Model, START_MS, compact, config, expect_absent, expect_exactly, is_dictionary, is_segment, is_snapshot,
-    json, key, open_on, read_image, rebuild, root, scratch, tune, write_image,
+    json, key, open_on, read_image, rebuild, refusals, root, scratch, tune, write_image,
 };
 
 /// The real records, as the demo reads them.
@@ -193,11 +193,7 @@ fn a_store_of_before_the_first_release_is_refused_and_left_untouched() {
             image.remove("CURRENT");
         }
         write_image(&store, &image);
-        for error in [
-            ColdTier::open(config(&store)).unwrap_err(),
-            larder::inspect(&store).unwrap_err(),
-            larder::verify(&store, &mut |_| {}).unwrap_err(),
-        ] {
+        for error in refusals(&store) {
             assert_eq!(error.kind(), ErrorKind::OlderFormat, "{error}");
             assert!(error.to_string().contains("version 1 is older than this program's 2"), "{error}");
         }

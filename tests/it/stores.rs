@@ -181,6 +181,15 @@ pub fn is_temporary(name: &str) -> bool {
     name.ends_with(".tmp")
 }
 
+/// Everything that opens a store or looks at one, where all of it has to refuse; what each says.
+pub fn refusals(dir: &Path) -> [larder::Error; 3] {
+    [
+        ColdTier::open(config(dir)).unwrap_err(),
+        larder::inspect(dir).unwrap_err(),
+        larder::verify(dir, &mut |_| {}).unwrap_err(),
+    ]
+}
+
 pub fn is_snapshot(name: &str) -> bool {
     name.starts_with("snap-")
 }
