@@ -95,13 +95,15 @@ fn harm_byte(sample: &Sample, name: &str, at: usize, tell: &Tell) {
 #[derive(Clone, Copy, Debug)]
 pub enum Loss {
     Nothing,
+    /// Nothing besides those that recovery says it gave up.
+    GivenUp,
     /// So many entries, besides those that recovery says it gave up.
     Entries(usize),
     Any,
 }
 
 impl Loss {
-    /// What lies in one byte: of a segment an entry; of everything else there is a second copy, or it can be rebuilt.
+    /// What lies in one byte: of a segment an entry; everything else can be put together again.
     fn of_byte(name: &str) -> Self {
         if name.starts_with("seg-") { Self::Entries(1) } else { Self::Nothing }
     }
@@ -117,7 +119,8 @@ pub fn expect_sane<'a>(sample: &'a Sample, files: &Files, loss: Loss) -> Result<
     let recovery = cold.stats().recovery;
     let given_up = recovery.given_up as usize;
     let allowed = match loss {
-        Loss::Nothing => given_up,
+        Loss::Nothing => 0,
+        Loss::GivenUp => given_up,
         Loss::Entries(entries) => entries + given_up,
         Loss::Any => usize::MAX,
     };

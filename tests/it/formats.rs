@@ -15,8 +15,8 @@ use larder::internals::serialization::segment::{
     LogKind, SEGMENT_HEADER_BYTES, SegmentIdentity, SegmentSummary,
 };
 use larder::internals::serialization::snapshot::{
-    CHUNKS, PACKED_SLOT_BYTES, SNAPSHOT_HEADER_BYTES, SnapshotHeader, decode_chunk, decode_header,
-    decode_slot_table, encode_chunk, encode_header, encode_slot_table,
+    CHUNKS, PACKED_SLOT_BYTES, SNAPSHOT_HEADER_BYTES, SnapshotHeader, check_chunk, decode_chunk,
+    decode_header, decode_slot_table, encode_chunk, encode_header, encode_slot_table,
 };
 
 use crate::stores::{open, read_image, scratch};
@@ -48,7 +48,7 @@ impl Fields {
 
     /// Closes a block: magic and version in front, the checksum behind.
     pub fn block(self, magic: &[u8; 8]) -> Vec<u8> {
-        let mut bytes = Self::default().raw(magic).put(2u32, 4).raw(&self.0).0;
+        let mut bytes = Self::default().raw(magic).put(3u32, 4).raw(&self.0).0;
         let check = crc(&bytes);
         bytes.extend_from_slice(&check.to_le_bytes());
         bytes
@@ -134,10 +134,10 @@ pub fn golden_summary() -> SegmentSummary {
 
 pub fn golden_footer() -> Vec<u8> {
     hex("0204040a10000000e903000000000000d2c42cc899010000efcdab89674523011032547698badcfe1111111111111111
-         020a20080010f15f4c41524446545231020000002a000000000000008877665544332211a0000000000000007c010000
+         020a20080010f15f4c41524446545231030000002a000000000000008877665544332211a0000000000000007c010000
          00000000030000000100000001000000d2c42cc899010000d0c72cc899010000e903000000000000f103000000000000
          f103000000000000e903000000000000f401000000000000780000000000000080000000000000000000000000000000
-         00000000000000000000000000000080380000003b4b42a499214cae")
+         00000000000000000000000000000080380000003b4b42a43eb3c629")
 }
 
 #[test]
@@ -240,8 +240,8 @@ fn a_segment_header_is_laid_out_as_documented() {
         .block(b"LARDSEG1");
     assert_eq!(bytes.len(), SEGMENT_HEADER_BYTES);
     let golden =
-        "4c41524453454731 02000000 a8a7a6a5a4a3a2a1 2a00000000000000 8877665544332211 e803000000000000
-                  01 03 0000000000000000000000000000 d2d2f05a";
+        "4c41524453454731 03000000 a8a7a6a5a4a3a2a1 2a00000000000000 8877665544332211 e803000000000000
+                  01 03 0000000000000000000000000000 78269efe";
     assert_eq!(bytes, hex(golden));
     assert_eq!(identity.encode(), bytes);
     assert_eq!(SegmentIdentity::decode(&bytes).unwrap(), identity);
@@ -343,7 +343,7 @@ pub fn golden_state() -> ManifestState {
         edit: 33,
         segments: [(41, golden_entry(41, true)), (42, golden_entry(42, false))].into(),
         dictionaries: [(9, dictionary)].into(),
-        snapshots: vec![SNAPSHOT],
+        snapshot: Some(SNAPSHOT),
         watermark: 800,
         next_file_id: 51,
         next_sequence: 1010,
@@ -362,7 +362,7 @@ pub fn golden_edits() -> Vec<(Edit, Vec<u8>)> {
     let fields = entry_fields(fields.put(41u8, 8), &golden_entry(41, true));
     let fields = entry_fields(fields.put(42u8, 8), &golden_entry(42, false));
     let fields = fields.put(1u8, 8).put(9u8, 1).put(9u8, 1).put(DICTIONARY_ID, 8).put(16_384u32, 4);
-    let fields = snapshot_fields(fields.put(1u8, 8));
+    let fields = snapshot_fields(fields.put(1u8, 1));
     let fields = fields.put(800u32, 8).put(51u8, 8).put(1010u32, 8).put(1_760_000_001_234u64, 8);
     let whole_state = tail(parameter_fields(fields).put(1u8, 8)).put(1u8, 1).0;
     vec![
@@ -386,23 +386,20 @@ pub fn golden_edits() -> Vec<(Edit, Vec<u8>)> {
             tag(4).put(9u8, 1).put(DICTIONARY_ID, 8).put(16_384u32, 4).0,
         ),
         (Edit::DropDictionary(9), tag(5).put(9u8, 1).0),
-        (
-            Edit::AddSnapshot { snapshot: SNAPSHOT, keep: vec![44] },
-            snapshot_fields(tag(6)).put(1u8, 8).put(44u8, 8).0,
-        ),
+        (Edit::AddSnapshot(SNAPSHOT), snapshot_fields(tag(6)).0),
         (Edit::SetParameters(PARAMETERS), parameter_fields(tag(7)).0),
         (
             Edit::SaveClock { clock_ms: 1_760_000_001_234, next_sequence: 77, tails: vec![TAIL] },
             tail(tag(8).put(1_760_000_001_234u64, 8).put(77u8, 8).put(1u8, 8)).0,
         ),
-        (Edit::DropSnapshots(vec![50, 44]), tag(9).put(2u8, 8).put(50u8, 8).put(44u8, 8).0),
+        (Edit::DropSnapshot(50), tag(9).put(50u8, 8).0),
     ]
 }
 
 #[test]
 fn every_edit_is_laid_out_as_documented_and_written_twice() {
     let mut file = manifest_header();
-    assert_eq!(file[..16], hex("4c4152444d414e31 02000000 466863fa"));
+    assert_eq!(file[..16], hex("4c4152444d414e31 03000000 fec22627"));
     assert!(file.len() == BLOCK_BYTES && file[16..].iter().all(|byte| *byte == 0));
     check_manifest_header(&file).unwrap();
     let edits = golden_edits();
@@ -436,7 +433,7 @@ fn the_pointer_to_the_manifest_is_laid_out_as_documented() {
     let current = read_image(dir.path())["CURRENT"].clone();
     assert_eq!(current, Fields::default().put(1u8, 8).block(b"LARDCUR1"));
     let seven = Fields::default().put(7u8, 8).block(b"LARDCUR1");
-    assert_eq!(seven, hex("4c41524443555231 02000000 0700000000000000 6453daec"));
+    assert_eq!(seven, hex("4c41524443555231 03000000 0700000000000000 5487abdd"));
 }
 
 pub fn golden_snapshot_header() -> SnapshotHeader {
@@ -450,6 +447,8 @@ pub fn golden_snapshot_header() -> SnapshotHeader {
         entries: 12,
         chunk_bytes,
         slot_table_bytes: 48,
+        parity_bytes: 8192,
+        parity_check: 0xAABB_CCDD,
     }
 }
 
@@ -464,10 +463,12 @@ fn a_snapshot_is_laid_out_as_documented() {
     let header = golden_snapshot_header();
     let fields = Fields::default().put(1u8, 8).put(50u8, 8).put(900u32, 8).put(11u8, 8).put(12u8, 8);
     let fields = header.chunk_bytes.iter().fold(fields, |fields, len| fields.put(*len, 4));
-    let bytes = fields.put(48u8, 4).block(b"LARDSNP1");
+    let bytes = fields.put(48u8, 4).put(8192u32, 4).put(0xAABB_CCDDu32, 4).block(b"LARDSNP1");
     assert_eq!(bytes.len(), SNAPSHOT_HEADER_BYTES);
     assert_eq!(encode_header(&header), bytes);
     assert_eq!(decode_header(&bytes).unwrap(), header);
+    assert_eq!(header.body_bytes(), 255 * 68 + 300 + 48);
+    assert_eq!(header.file_bytes(), 2 * 1092 + header.body_bytes() + 8192);
 
     let partitions = golden_partitions();
     let mut chunk = vec![2];
@@ -479,8 +480,10 @@ fn a_snapshot_is_laid_out_as_documented() {
     let check = crc(&chunk).to_le_bytes();
     chunk.extend(check);
     assert_eq!(encode_chunk(&partitions), chunk);
-    assert_eq!(decode_chunk(&chunk, 4).unwrap(), partitions);
-    assert!(decode_chunk(&chunk, 3).is_err() && decode_chunk(&chunk, 5).is_err());
+    let slots = check_chunk(&chunk).unwrap();
+    assert_eq!(slots, &chunk[..chunk.len() - 4]);
+    assert_eq!(decode_chunk(slots, 4).unwrap(), partitions);
+    assert!(decode_chunk(slots, 3).is_err() && decode_chunk(slots, 5).is_err());
 
     let slots = [(0u32, 41u64), (77, 42)];
     let table = Fields::default().put(2u8, 8).put(0u8, 4).put(41u8, 8).put(77u8, 4).put(42u8, 8);

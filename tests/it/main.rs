@@ -18,7 +18,7 @@ mod expiry; // to the millisecond, for good, and whole segments unread
 mod faults; // full queues, dead workers, values of every size
 mod formats; // every byte on disk
 mod formats_damage; // round trips, and damage that never passes for content
-mod formats_kept; // what the format costs, and the store kept of version 1
+mod formats_kept; // what the format costs, and the store kept of this version
 mod full_disk; // what is lost, what stands, and how space comes back
 mod groups; // what dies together lies together
 mod large_openings; // openings that are spread over threads
@@ -29,6 +29,7 @@ mod pieces; // how much the disk is asked for at once
 mod regressions; // bugs that were found, each with the sequence that showed it
 mod repair; // damage found and mended: verify, repair, and what a start adopts
 mod reserve; // a disk that others have filled: maintenance goes on
+mod snapshots; // the saved index: what its parity makes up for
 mod tidy; // rules of the house that no compiler checks
 mod torn_tail; // a killed store, its segment cut at every length
 mod tuning; // what is measured, decided, applied, kept and cleaned up

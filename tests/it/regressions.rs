@@ -113,14 +113,7 @@ fn a_damaged_snapshot_does_not_count_as_covering_what_compaction_drops() {
         cold.remove(&key(number)).unwrap();
     }
     cold.close().unwrap();
-    let snapshots = names(dir.path(), is_snapshot);
-    assert!(!snapshots.is_empty());
-    for name in &snapshots {
-        let mut bytes = read_file(dir.path(), name);
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        write_file(dir.path(), name, &bytes);
-    }
+    ruin_snapshot(dir.path());
     let cold = open(dir.path());
     assert_eq!((cold.len(), cold.stats().recovery.snapshot_entries), (400, 0));
     compact(&cold);
@@ -338,12 +331,7 @@ fn a_lost_snapshot_does_not_let_a_value_come_back_that_outlives_what_replaced_it
     cold.insert_with_ttl(b"key", b"three", ms(60_000)).unwrap();
     cold.flush().unwrap();
     cold.abandon();
-    for name in names(dir.path(), is_snapshot) {
-        let mut bytes = read_file(dir.path(), &name);
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        write_file(dir.path(), &name, &bytes);
-    }
+    ruin_snapshot(dir.path());
     let cold = open(dir.path());
     assert_eq!(cold.get(b"key").unwrap().as_deref(), Some(&b"three"[..]));
     // The second one goes as replaced, the third as expired.
@@ -354,12 +342,7 @@ fn a_lost_snapshot_does_not_let_a_value_come_back_that_outlives_what_replaced_it
     cold.flush().unwrap();
     cold.abandon();
     // The same damage once more.
-    for name in names(dir.path(), is_snapshot) {
-        let mut bytes = read_file(dir.path(), &name);
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        write_file(dir.path(), &name, &bytes);
-    }
+    ruin_snapshot(dir.path());
     let now = larder::ManualClock::new(START_MS + 70_000);
     let cold = larder::ColdTier::open_with(config(dir.path()), larder::OsDisk, now).unwrap();
     assert_eq!(cold.get(b"key").unwrap(), None);

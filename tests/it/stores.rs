@@ -194,6 +194,21 @@ pub fn is_snapshot(name: &str) -> bool {
     name.starts_with("snap-")
 }
 
+/// Damages the snapshot beyond what its parity makes up for.
+pub fn ruin_snapshot(dir: &Path) {
+    let name = the_snapshot(dir);
+    let mut bytes = read_file(dir, &name);
+    bytes.iter_mut().step_by(64).for_each(|byte| *byte ^= 1);
+    write_file(dir, &name, &bytes);
+}
+
+/// The name of the snapshot.
+pub fn the_snapshot(dir: &Path) -> String {
+    let mut snapshots = names(dir, is_snapshot);
+    assert_eq!(snapshots.len(), 1, "{snapshots:?}");
+    snapshots.remove(0)
+}
+
 pub fn is_dictionary(name: &str) -> bool {
     name.starts_with("dict-")
 }

@@ -28,9 +28,9 @@ pub enum Life {
     Killed,
     /// Compacted, its index saved, written again, killed.
     Compacted,
-    /// Its compression tuned, compacted, closed in order: an explanation, two snapshots, everything sealed.
+    /// Its compression tuned, compacted, closed in order: an explanation, everything sealed.
     Tuned,
-    /// The store kept of version 1, with a dictionary.
+    /// The store kept of the format in force, with a dictionary.
     Kept,
 }
 

@@ -83,7 +83,9 @@ struct Lesson {
 /// The compaction worker's own state: what it decides by, and the part of the manifest that it alone changes.
 pub(super) struct CompactionSystem {
     writer: ToWriter,
-    snapshots: Vec<SnapshotEntry>,
+    snapshot: Option<SnapshotEntry>,
+    /// Damage of the snapshot was made up for when it was read: it is to be written anew.
+    is_snapshot_worn: bool,
     watermark: u64,
     dictionaries: BTreeMap<u8, DictionaryEntry>,
     parameters: ParametersEntry,
@@ -91,7 +93,7 @@ pub(super) struct CompactionSystem {
     written_at_snapshot: u64,
     /// Bytes that evictions have copied.
     copied_by_eviction: u64,
-    /// Segments that could not be listed, with what snapshots covered then: not tried again before they cover more.
+    /// Segments that could not be listed, with what the snapshot covered then: not tried again before they cover more.
     set_aside: BTreeMap<u64, u64>,
     /// Rounds of eviction in a row that gave nothing back.
     fruitless_evictions: u32,
@@ -105,18 +107,19 @@ pub(super) struct CompactionSystem {
     quiet: Quiet,
     /// Store time when it was opened.
     opened_at_ms: u64,
-    /// Snapshots may have been lost that records were judged by (`first`, `outlasts`): nothing is dropped before a new
-    /// one has taken their place (R6).
+    /// A snapshot may have been lost that records were judged by (`first`, `outlasts`): nothing is dropped before a new
+    /// one has taken its place (R6).
     must_cover: bool,
     /// Number of the last edit this worker has finished with (E0 of the next snapshot).
     finished_edit: u64,
 }
 
 impl CompactionSystem {
-    pub(super) fn new(state: &ManifestState, writer: ToWriter, now_ms: u64) -> Self {
+    pub(super) fn new(state: &ManifestState, writer: ToWriter, now_ms: u64, is_snapshot_worn: bool) -> Self {
         Self {
             writer,
-            snapshots: state.snapshots.clone(),
+            snapshot: state.snapshot,
+            is_snapshot_worn,
             watermark: state.watermark,
             dictionaries: state.dictionaries.clone(),
             parameters: state.parameters,
@@ -131,7 +134,7 @@ impl CompactionSystem {
             is_idle: false,
             quiet: Quiet { calls: 0, since: Instant::now() },
             opened_at_ms: now_ms,
-            must_cover: state.next_sequence > 1 && (state.snapshots.is_empty() || state.damaged),
+            must_cover: state.next_sequence > 1 && (state.snapshot.is_none() || state.damaged),
             finished_edit: state.edit,
         }
     }
@@ -160,9 +163,14 @@ impl CompactionSystem {
         self.ask(|reply| MaintenanceRequest::Commit { edit, reply }).map(|Committed { edit }| edit)
     }
 
-    /// The sequence number up to which every kept snapshot reflects all operations.
-    fn covered(&self) -> u64 {
-        self.snapshots.iter().map(|snapshot| snapshot.covers).min().unwrap_or(0)
+    /// The sequence number up to which the snapshot reflects all operations; 0 without one.
+    pub(super) fn covered(&self) -> u64 {
+        self.snapshot.map_or(0, |snapshot| snapshot.covers)
+    }
+
+    /// Whether the snapshot should be written anew because it is damaged.
+    pub(super) fn is_snapshot_worn(&self) -> bool {
+        self.is_snapshot_worn
     }
 
     /// The segments that something can be done about.

@@ -9,7 +9,7 @@ use super::core::manifest::{LoadedManifest, load};
 use super::core::names;
 use super::core::recovery::{Recovered, recover};
 use super::core::segment::{read_footer, scan_records};
-use super::core::snapshot::load_snapshot;
+use super::core::snapshot::{check_spare_parts, load_snapshot};
 use super::core::tuning_file::read_report;
 use super::metadata_index::MetadataIndex;
 use super::open::{directory_bytes, take_lock};
@@ -139,7 +139,7 @@ fn inspection<D: Disk>(
         entries: found.index.len(),
         shadows: found.index.shadows(),
         index_bytes: found.index.resident_bytes(),
-        snapshot_bytes: loaded.state.snapshots.iter().map(|snapshot| snapshot.file_bytes).sum(),
+        snapshot_bytes: loaded.state.snapshot.map_or(0, |snapshot| snapshot.file_bytes),
         dictionaries: found.dictionaries.count() as u64,
         dictionary_bytes: 2 * found.dictionaries.total_bytes() as u64,
         disk_bytes: directory_bytes(disk, dir)?,
@@ -157,7 +157,7 @@ fn inspection<D: Disk>(
             .iter()
             .map(|class| compression_choice(*class, &found.dictionaries))
             .collect(),
-        snapshots: loaded.state.snapshots.len() as u64,
+        snapshots: loaded.state.snapshot.iter().len() as u64,
         warnings: loaded.warnings.into_iter().chain(found.warnings).collect(),
     })
 }
@@ -195,7 +195,7 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(f32)) -> Result<VerifyReport>
     Ok(report)
 }
 
-/// Snapshots that recovery had no need of, and the explanation of the last tuning: nothing is lost with them.
+/// What makes up for damage of the snapshot, and the explanation of the last tuning: nothing is lost with them.
 fn verify_what_can_be_rebuilt(
     disk: &OsDisk,
     dir: &Path,
@@ -206,11 +206,14 @@ fn verify_what_can_be_rebuilt(
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         report.damaged.push(Damage { file, offset: 0, problem });
     };
-    for snapshot in &loaded.state.snapshots {
-        let (segments, mut index) = (HashMap::new(), MetadataIndex::default());
-        let whole = load_snapshot(disk, dir, loaded.state.store_id, snapshot, &segments, &mut index);
-        if let Err(problem) = whole {
-            damage(&names::snapshot(dir, snapshot.id), problem);
+    if let Some(snapshot) = &loaded.state.snapshot {
+        let path = names::snapshot(dir, snapshot.id);
+        let (store_id, segments) = (loaded.state.store_id, HashMap::new());
+        let whole = load_snapshot(disk, dir, store_id, snapshot, &segments, &mut MetadataIndex::default());
+        let found = whole.map_or_else(|problem| vec![problem], |taken| taken.mended);
+        found.into_iter().for_each(|problem| damage(&path, problem));
+        if let Err(problem) = check_spare_parts(disk, dir, store_id, snapshot) {
+            damage(&path, problem);
         }
     }
     let current = dir.join(names::CURRENT);

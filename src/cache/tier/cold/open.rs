@@ -6,6 +6,7 @@ use crossbeam_channel::{Sender, unbounded};
 
 use super::admission::Admittance;
 use super::brake::Brake;
+use super::compaction_system::CompactionSystem;
 use super::compression::CompressionParameters;
 use super::core::adoption::adopt_unknown;
 use super::core::manifest::{LoadedManifest, load};
@@ -70,7 +71,7 @@ pub(super) fn open<D: Disk, C: Clock>(config: ColdTierConfig, disk: D, clock: C)
     tracing::info!(dir = %dir.display(), entries = recovered.index.len(), segments = state.segments.len(), "opened");
     let counters = Counters::default();
     counters.snapshot_bytes.store(
-        state.snapshots.iter().map(|snapshot| snapshot.file_bytes).sum(),
+        state.snapshot.map_or(0, |snapshot| snapshot.file_bytes),
         std::sync::atomic::Ordering::Relaxed,
     );
     counters.clock_jumps_refused.store(u64::from(refused.is_some()), std::sync::atomic::Ordering::Relaxed);
@@ -99,11 +100,12 @@ pub(super) fn open<D: Disk, C: Clock>(config: ColdTierConfig, disk: D, clock: C)
         recovery: recovered.stats,
         config,
     };
-    let next_sequence = recovered.next_sequence;
+    let (next_sequence, is_snapshot_worn) = (recovered.next_sequence, recovered.is_snapshot_worn);
     let mut crew = Crew::new(shared);
     let writer_thread = Writer::new(storage, (write_requests, maintenance_requests), waker, next_sequence);
     let to_writer = ToWriter { queue: writer.clone(), maintenance };
-    let worker_thread = CompactionWorker::new(&state, to_writer, task_requests, crew.clock.now_ms());
+    let system = CompactionSystem::new(&state, to_writer, crew.clock.now_ms(), is_snapshot_worn);
+    let worker_thread = CompactionWorker::new(system, task_requests);
     let spawned = crew
         .spawn("larder-writer", move |shared: &Shared<D, C>| writer_thread.run(shared))
         .and_then(|()| crew.spawn("larder-compact", move |shared: &Shared<D, C>| worker_thread.run(shared)));

@@ -10,9 +10,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::compaction_system::CompactionSystem;
 use super::compaction_system::policy::{Due, Garbage, Pulse, Trigger, choose_task, wants_quiet};
-use super::message::{TaskRequest, ToWriter};
+use super::message::TaskRequest;
 use super::report::{CompactionReport, CompactionTask, TaskReport};
-use super::serialization::edit::ManifestState;
 use super::shared::{PanicNotice, Shared};
 use super::view::add_accounts;
 use crate::cache::stats::ColdStats;
@@ -52,20 +51,15 @@ pub(super) struct CompactionWorker {
 }
 
 impl CompactionWorker {
-    pub(super) fn new(
-        state: &ManifestState,
-        writer: ToWriter,
-        requests: Receiver<TaskRequest>,
-        now_ms: u64,
-    ) -> Self {
+    pub(super) fn new(system: CompactionSystem, requests: Receiver<TaskRequest>) -> Self {
         Self {
-            system: CompactionSystem::new(state, writer, now_ms),
+            saved_at_sequence: system.covered(),
+            system,
             requests,
             tuned_at_bytes: 0,
             is_provisional: false,
             awaits_quiet: false,
             tuning_rests_until: Instant::now(),
-            saved_at_sequence: state.snapshots.last().map_or(0, |snapshot| snapshot.covers),
             stuck_share: 0.0,
             compactions_in_a_row: 0,
             is_after_cleanup: false,
@@ -271,6 +265,7 @@ impl CompactionWorker {
             tuning_rests: is_pressed && Instant::now() < self.tuning_rests_until,
             records_since_snapshot: sequence.saturating_sub(self.saved_at_sequence),
             snapshot_bytes: shared.counters.snapshot_bytes.load(Ordering::Relaxed),
+            is_snapshot_worn: self.system.is_snapshot_worn(),
             compactions_in_a_row: self.compactions_in_a_row,
             is_after_cleanup: self.is_after_cleanup,
             stuck_share: self.stuck_share,
@@ -310,7 +305,7 @@ impl CompactionWorker {
         // What was accepted may not be in the index yet.
         self.system.wait_for_writer()?;
         let written = shared.in_flight.next_sequence() - 1 > self.saved_at_sequence;
-        if !written || shared.index.entries() == 0 {
+        if !(written || self.system.is_snapshot_worn()) || shared.index.entries() == 0 {
             return Ok(());
         }
         self.system.save_index(shared).map(|_| ())

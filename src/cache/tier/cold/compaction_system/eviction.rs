@@ -104,7 +104,7 @@ impl CompactionSystem {
         }
         // Segments of nothing but shadows give nothing back until a snapshot covers them.
         if self.waiting_bytes(shared) > snapshot_bytes(shared.index.entries()) {
-            self.cover_all(shared)?;
+            self.save_index(shared)?;
         }
         let mut victims = self.choose_to_evict(shared);
         if victims.is_empty() {
@@ -113,7 +113,7 @@ impl CompactionSystem {
             victims = self.choose_to_evict(shared);
         }
         if victims.is_empty() && self.waiting_bytes(shared) > 0 {
-            self.cover_all(shared)?;
+            self.save_index(shared)?;
             victims = self.choose_to_evict(shared);
         }
         if victims.is_empty() {

@@ -58,7 +58,7 @@ pub(in crate::cache::tier::cold) struct Circumstances {
     pub sequence: u64,
     /// `ColdTierConfig::dead_ratio_max`: the low trigger.
     pub dead_ratio_max: f64,
-    /// Every kept snapshot reflects all operations up to this sequence number.
+    /// The snapshot reflects all operations up to this sequence number.
     pub covered: u64,
     /// Segments with a lower number were begun before the current parameters were chosen.
     pub parameters_since: u64,
@@ -434,7 +434,7 @@ pub(in crate::cache::tier::cold) struct Pulse {
     pub circumstances: Circumstances,
     /// Entries in the index.
     pub entries: u64,
-    /// Shadows in the index: snapshots hold them too.
+    /// Shadows in the index: the snapshot holds them too.
     pub shadows: u64,
     /// Raw bytes inserted since the last tuning.
     pub raw_bytes_since_tuning: u64,
@@ -448,8 +448,10 @@ pub(in crate::cache::tier::cold) struct Pulse {
     pub tuning_rests: bool,
     /// Records appended since the last snapshot.
     pub records_since_snapshot: u64,
-    /// Bytes of the kept snapshots.
+    /// Bytes of the snapshot.
     pub snapshot_bytes: u64,
+    /// It is damaged, and its parity made up for that.
+    pub is_snapshot_worn: bool,
     /// Compactions that ran by themselves since another task did.
     pub compactions_in_a_row: u32,
     /// The last task that ran by itself was a cleanup.
@@ -473,7 +475,7 @@ const COMPACTIONS_IN_A_ROW: u32 = 16;
 const TUNING_ENTRIES_MIN: u64 = 100;
 /// Records between two snapshots, at least.
 const SNAPSHOT_RECORDS: u64 = 200_000;
-/// Snapshots smaller than this are never too large.
+/// A snapshot smaller than this is never too large.
 const STALE_SNAPSHOT_BYTES: u64 = 256 << 10;
 
 /// The most urgent task that is due. None keeps the others waiting for ever: a cleanup may be due again as soon as it has
@@ -537,8 +539,9 @@ fn choose_other(pulse: &Pulse) -> Option<Due> {
         return Some(Due::Tuning);
     }
     let snapshot_after = SNAPSHOT_RECORDS.max(pulse.entries / 4);
-    // Snapshots of what the store held once: twice what two new ones would take.
+    // A snapshot of what the store held once: twice what a new one would take.
     let entries = pulse.entries + pulse.shadows;
-    let outgrown = pulse.snapshot_bytes > STALE_SNAPSHOT_BYTES + 4 * SNAPSHOT_ENTRY_BYTES * entries;
-    (pulse.records_since_snapshot > snapshot_after || outgrown).then_some(Due::Snapshot)
+    let outgrown = pulse.snapshot_bytes > STALE_SNAPSHOT_BYTES + 2 * SNAPSHOT_ENTRY_BYTES * entries;
+    let is_due = pulse.records_since_snapshot > snapshot_after || outgrown || pulse.is_snapshot_worn;
+    is_due.then_some(Due::Snapshot)
 }

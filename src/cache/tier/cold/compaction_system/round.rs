@@ -54,7 +54,7 @@ impl CompactionSystem {
             // What is lost may have kept something older away: a snapshot does so from now on (C10). The round starts
             // again behind it: a snapshot in the middle of a round would know some of what the round does not.
             relocation.discard();
-            self.cover_all(shared)?;
+            self.save_index(shared)?;
             (*report, self.copied_by_eviction) = before;
             (listed, relocation) = self.relocate(shared, victims, keep, progress, report)?;
         }
@@ -179,7 +179,7 @@ impl CompactionSystem {
         let covered = row.sequence <= self.covered();
         match shared.index.get(id) {
             Some(known) if known.location == from && known.is_shadow() && covered => {
-                // Every kept snapshot reflects it, so nothing older can come back (X1).
+                // The snapshot reflects it, so nothing older can come back (X1).
                 shared.index.replace_if(id, from, None);
             }
             Some(known) if known.location == from => {
@@ -365,7 +365,7 @@ impl CompactionSystem {
             return Ok(());
         }
         match trigger {
-            Trigger::Requested => self.cover_all(shared),
+            Trigger::Requested => self.save_index(shared).map(drop),
             Trigger::Automatic | Trigger::Awaited => self.cover_if_cheap(shared),
         }
     }

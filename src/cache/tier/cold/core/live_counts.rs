@@ -4,7 +4,7 @@
 use crate::cache::tier::cold::metadata_index::{IndexEntry, NOWHERE, SizeClass};
 
 /// Values by slab slot and size class. Differences too: a part may take away what another has counted.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct LiveCounts {
     by_slot: Vec<[i32; SizeClass::COUNT]>,
 }

@@ -53,8 +53,10 @@ pub struct Recovered<D: Disk> {
     pub tails: Vec<Tail>,
     /// Segments that the manifest names and that are not there.
     pub missing: Vec<u64>,
-    /// Snapshots that cannot be used, and so must not count as covering anything.
-    pub unusable_snapshots: Vec<u64>,
+    /// The snapshot cannot be used, and so must not count as covering anything.
+    pub unusable_snapshot: Option<u64>,
+    /// The snapshot was used, and has damage that its parity made up for.
+    pub is_snapshot_worn: bool,
     /// Dictionaries of which one copy is damaged.
     pub dictionaries_to_mend: Vec<u8>,
     /// Files that an interrupted task left behind.
@@ -82,7 +84,8 @@ struct Recovery<'a, D: Disk> {
     live: LiveCounts,
     watermark: u64,
     missing: Vec<u64>,
-    unusable_snapshots: Vec<u64>,
+    unusable_snapshot: Option<u64>,
+    is_snapshot_worn: bool,
     dictionaries_to_mend: Vec<u8>,
     stats: RecoveryStats,
     warnings: Vec<String>,
@@ -109,7 +112,8 @@ pub fn recover<D: Disk>(
         live: LiveCounts::default(),
         watermark: manifest.watermark,
         missing: Vec::new(),
-        unusable_snapshots: Vec::new(),
+        unusable_snapshot: None,
+        is_snapshot_worn: false,
         dictionaries_to_mend: Vec::new(),
         stats: RecoveryStats::default(),
         warnings: Vec::new(),
@@ -287,20 +291,13 @@ impl<D: Disk> Recovery<'_, D> {
     }
 
     fn build_index(&mut self) -> Result<()> {
-        for snapshot in self.manifest.snapshots.iter().rev() {
+        if let Some(snapshot) = &self.manifest.snapshot {
             if snapshot.covers >= self.watermark && self.build_from(snapshot)? {
-                self.unusable_snapshots.extend(self.uncovering_snapshots());
                 return Ok(());
             }
-            self.unusable_snapshots.push(snapshot.id);
+            self.unusable_snapshot = Some(snapshot.id);
         }
         self.build_from_rows()
-    }
-
-    /// Snapshots below W, besides those already found out.
-    fn uncovering_snapshots(&self) -> Vec<u64> {
-        let below = self.manifest.snapshots.iter().filter(|snapshot| snapshot.covers < self.watermark);
-        below.map(|snapshot| snapshot.id).filter(|id| !self.unusable_snapshots.contains(id)).collect()
     }
 
     /// Builds the index from a snapshot; false (and an empty index) if it cannot be used.
@@ -309,15 +306,15 @@ impl<D: Disk> Recovery<'_, D> {
         let slots: HashMap<u32, u64> = open.map(|(id, entry)| (entry.slot, *id)).collect();
         let store_id = self.manifest.store_id;
         let taken = match load_snapshot(self.disk, self.dir, store_id, snapshot, &slots, &mut self.index) {
-            Ok((taken, live)) => {
-                self.live = live;
-                taken
-            }
+            Ok(taken) => taken,
             Err(problem) => {
                 self.damage(problem);
                 return Ok(false);
             }
         };
+        self.live = taken.live;
+        self.is_snapshot_worn = !taken.mended.is_empty();
+        taken.mended.into_iter().for_each(|problem| self.damage(problem));
         self.stats.snapshot_entries = taken.entries;
         let mut newest = NewestRows::new();
         for entry in self.manifest.segments.values() {
@@ -396,10 +393,7 @@ impl<D: Disk> Recovery<'_, D> {
         let manifest = self.manifest;
         let orphans = self.find_orphans()?;
         let next_file_id = orphans.iter().map(|name| file_id(name) + 1).fold(manifest.next_file_id, u64::max);
-        let mut next_sequence = manifest.next_sequence.max(self.watermark + 1);
-        for snapshot in &manifest.snapshots {
-            next_sequence = next_sequence.max(snapshot.covers + 1);
-        }
+        let mut next_sequence = manifest.next_sequence.max(self.watermark + 1).max(manifest.covered() + 1);
         let slab = Slab::default();
         slab.adopt(manifest.segments.values().map(|entry| entry.slot));
         // In the order of creation: a survivor segment was made when the fresh ones before it had been begun.
@@ -426,7 +420,8 @@ impl<D: Disk> Recovery<'_, D> {
             dictionaries: self.dictionaries,
             tails: self.tails.into_values().collect(),
             missing: self.missing,
-            unusable_snapshots: self.unusable_snapshots,
+            unusable_snapshot: self.unusable_snapshot,
+            is_snapshot_worn: self.is_snapshot_worn,
             dictionaries_to_mend: self.dictionaries_to_mend,
             orphans,
             next_sequence,
@@ -443,7 +438,7 @@ impl<D: Disk> Recovery<'_, D> {
         let manifest = self.manifest;
         let is_orphan = |name: &String| match names::kind_of(name) {
             FileKind::Segment(id) => !manifest.segments.contains_key(&id),
-            FileKind::Snapshot(id) => manifest.snapshots.iter().all(|snapshot| snapshot.id != id),
+            FileKind::Snapshot(id) => manifest.snapshot.is_none_or(|snapshot| snapshot.id != id),
             FileKind::Dictionary(slot, id) => {
                 manifest.dictionaries.get(&slot).is_none_or(|entry| entry.id != id)
             }

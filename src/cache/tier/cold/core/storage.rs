@@ -107,7 +107,7 @@ impl<D: Disk> ColdTierStorage<D> {
         Ok(storage)
     }
 
-    /// Forgets what is missing or empty, raises W, and gives up the snapshots that must not count as covering anything
+    /// Forgets what is missing or empty, raises W, and gives up a snapshot that must not count as covering anything
     /// (N2, R4): whether or not there is room to write that down.
     fn forget_lost(&mut self, disk: &D, loaded: &LoadedManifest, found: &mut Recovered<D>) -> Result<()> {
         let mut dropped: Vec<u64> = found.missing.clone();
@@ -119,13 +119,13 @@ impl<D: Disk> ColdTierStorage<D> {
             let (drop, watermark) = (dropped.clone(), found.watermark);
             self.manifest.append_or_owe(Edit::Replace { add: Vec::new(), drop, watermark })?;
         }
-        if !found.unusable_snapshots.is_empty() {
-            self.manifest.append_or_owe(Edit::DropSnapshots(found.unusable_snapshots.clone()))?;
+        if let Some(id) = found.unusable_snapshot {
+            self.manifest.append_or_owe(Edit::DropSnapshot(id))?;
         }
         self.manifest.sync()?;
         // Useless whatever the manifest says.
-        for id in &found.unusable_snapshots {
-            remove_or_warn(disk, &names::snapshot(&self.dir, *id));
+        if let Some(id) = found.unusable_snapshot {
+            remove_or_warn(disk, &names::snapshot(&self.dir, id));
         }
         if self.manifest.owes() {
             self.give_up_reserve(disk);

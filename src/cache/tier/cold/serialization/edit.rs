@@ -124,8 +124,8 @@ pub struct ManifestState {
     pub segments: BTreeMap<u64, SegmentEntry>,
     /// Dictionaries by slot.
     pub dictionaries: BTreeMap<u8, DictionaryEntry>,
-    /// Kept snapshots, oldest first.
-    pub snapshots: Vec<SnapshotEntry>,
+    /// The snapshot in force.
+    pub snapshot: Option<SnapshotEntry>,
     /// W: highest sequence number of any shadow that was discarded.
     pub watermark: u64,
     /// Lowest segment and snapshot number never used.
@@ -170,13 +170,8 @@ pub enum Edit {
     AddDictionary(DictionaryEntry),
     /// No segment needs this dictionary any more.
     DropDictionary(u8),
-    /// A snapshot is durable; `keep` names the snapshots that stay beside it.
-    AddSnapshot {
-        /// The new one.
-        snapshot: SnapshotEntry,
-        /// Older ones that stay.
-        keep: Vec<u64>,
-    },
+    /// A snapshot is durable, and takes the place of the one before.
+    AddSnapshot(SnapshotEntry),
     /// How records are compressed from now on.
     SetParameters(ParametersEntry),
     /// The store's clock and sequence counter, saved with each sync.
@@ -188,8 +183,8 @@ pub enum Edit {
         /// How far the segments being written are durable.
         tails: Vec<SyncedTail>,
     },
-    /// Snapshots that turned out to be unusable.
-    DropSnapshots(Vec<u64>),
+    /// The snapshot of this number turned out to be unusable.
+    DropSnapshot(u64),
 }
 
 impl ManifestState {
@@ -201,7 +196,7 @@ impl ManifestState {
             edit: 0,
             segments: BTreeMap::new(),
             dictionaries: BTreeMap::new(),
-            snapshots: Vec::new(),
+            snapshot: None,
             watermark: 0,
             next_file_id: 1,
             next_sequence: 1,
@@ -212,9 +207,9 @@ impl ManifestState {
         }
     }
 
-    /// The sequence number up to which every kept snapshot reflects all operations; 0 without a snapshot.
+    /// The sequence number up to which the snapshot reflects all operations; 0 without one.
     pub fn covered(&self) -> u64 {
-        self.snapshots.iter().map(|snapshot| snapshot.covers).min().unwrap_or(0)
+        self.snapshot.map_or(0, |snapshot| snapshot.covers)
     }
 
     /// Applies an edit.
@@ -243,9 +238,8 @@ impl ManifestState {
             Edit::DropDictionary(slot) => {
                 self.dictionaries.remove(slot);
             }
-            Edit::AddSnapshot { snapshot, keep } => {
-                self.snapshots.retain(|kept| keep.contains(&kept.id));
-                self.snapshots.push(*snapshot);
+            Edit::AddSnapshot(snapshot) => {
+                self.snapshot = Some(*snapshot);
                 self.next_file_id = self.next_file_id.max(snapshot.id + 1);
             }
             Edit::SetParameters(parameters) => self.parameters = *parameters,
@@ -254,7 +248,7 @@ impl ManifestState {
                 self.next_sequence = self.next_sequence.max(*next_sequence);
                 self.tails.clone_from(tails);
             }
-            Edit::DropSnapshots(ids) => self.snapshots.retain(|kept| !ids.contains(&kept.id)),
+            Edit::DropSnapshot(id) => self.snapshot = self.snapshot.filter(|snapshot| snapshot.id != *id),
         }
         self.edit = number;
     }

@@ -7,6 +7,7 @@ mod bits;
 pub mod dictionary;
 pub mod edit;
 pub mod footer;
+pub mod parity;
 pub mod record;
 pub mod segment;
 pub mod snapshot;
@@ -15,7 +16,7 @@ pub mod tuning;
 use wincode::config::Configuration;
 
 /// Version of every structure; written in each file, refused when it is another one. Version 1 was never released.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// Why bytes were not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,7 +1,8 @@
 //! A snapshot of the index: its packed slots, in 256 chunks of partitions, each with its own checksum.
 //!
 //! Behind the chunks stands which segment each slab slot held at the time, so that an entry that points at a segment
-//! since replaced is recognised whatever has taken its slot. The header is of one length and written last.
+//! since replaced is recognised whatever has taken its slot. Parity follows, by which chunks and table can be put together
+//! again ([`Parity`](super::parity::Parity)), and the head once more: it is the only part that is stored twice.
 
 use wincode::{SchemaRead, SchemaWrite};
 
@@ -32,10 +33,26 @@ pub struct SnapshotHeader {
     pub chunk_bytes: [u32; CHUNKS],
     /// Length of the slot table behind them, in bytes.
     pub slot_table_bytes: u32,
+    /// Length of the parity behind that, in bytes; not 0.
+    pub parity_bytes: u32,
+    /// CRC-32C of the parity.
+    pub parity_check: u32,
+}
+
+impl SnapshotHeader {
+    /// Bytes that the parity speaks for: chunks and slot table.
+    pub fn body_bytes(&self) -> u64 {
+        self.chunk_bytes.iter().chain([&self.slot_table_bytes]).map(|bytes| u64::from(*bytes)).sum()
+    }
+
+    /// Length of the whole file.
+    pub fn file_bytes(&self) -> u64 {
+        2 * SNAPSHOT_HEADER_BYTES as u64 + self.body_bytes() + u64::from(self.parity_bytes)
+    }
 }
 
 /// Bytes of the head.
-pub const SNAPSHOT_HEADER_BYTES: usize = BLOCK_OVERHEAD + 5 * 8 + 4 * CHUNKS + 4;
+pub const SNAPSHOT_HEADER_BYTES: usize = BLOCK_OVERHEAD + 5 * 8 + 4 * CHUNKS + 3 * 4;
 
 /// The bytes of the head.
 pub fn encode_header(header: &SnapshotHeader) -> Vec<u8> {
@@ -44,12 +61,17 @@ pub fn encode_header(header: &SnapshotHeader) -> Vec<u8> {
     block
 }
 
-/// Reads the head at the start of a file.
+/// Reads the head at the start of `bytes`.
 ///
 /// # Errors
-/// When it is damaged, or of a newer version.
-pub fn decode_header(file: &[u8]) -> Result<SnapshotHeader> {
-    decode(open_block(MAGIC, file.get(..SNAPSHOT_HEADER_BYTES).ok_or(FormatError::Short)?)?)
+/// When it is damaged, or of another version.
+pub fn decode_header(bytes: &[u8]) -> Result<SnapshotHeader> {
+    let header: SnapshotHeader =
+        decode(open_block(MAGIC, bytes.get(..SNAPSHOT_HEADER_BYTES).ok_or(FormatError::Short)?)?)?;
+    match header.parity_bytes {
+        0 => Err(FormatError::Invalid("parity length")),
+        _ => Ok(header),
+    }
 }
 
 /// The bytes of the table that says which segment each slab slot held: (slot, segment number).
@@ -79,15 +101,23 @@ pub fn encode_chunk(partitions: &[Vec<[u8; PACKED_SLOT_BYTES]>]) -> Vec<u8> {
     out
 }
 
-/// Reads a chunk of `partitions` partitions: the packed slots of each.
+/// The part of a chunk that its checksum speaks for, if it holds.
 ///
 /// # Errors
 /// When it is damaged.
-pub fn decode_chunk(bytes: &[u8], partitions: usize) -> Result<Vec<&[[u8; PACKED_SLOT_BYTES]]>> {
-    let (mut rest, check) = bytes.split_last_chunk::<4>().ok_or(FormatError::Short)?;
-    if crc32c::crc32c(rest) != u32::from_le_bytes(*check) {
-        return Err(FormatError::Checksum);
+pub fn check_chunk(bytes: &[u8]) -> Result<&[u8]> {
+    let (slots, check) = bytes.split_last_chunk::<4>().ok_or(FormatError::Short)?;
+    match crc32c::crc32c(slots) == u32::from_le_bytes(*check) {
+        true => Ok(slots),
+        false => Err(FormatError::Checksum),
     }
+}
+
+/// The packed slots of each of a chunk's `partitions` partitions, from what [`check_chunk`] has passed.
+///
+/// # Errors
+/// When it holds anything else.
+pub fn decode_chunk(mut rest: &[u8], partitions: usize) -> Result<Vec<&[[u8; PACKED_SLOT_BYTES]]>> {
     let mut out = Vec::with_capacity(partitions);
     for _ in 0..partitions {
         let count = take_varint(&mut rest)?;
