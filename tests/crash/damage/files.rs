@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use larder::internals::core::segment::{read_footer, scan_records};
 use larder::internals::dictionary::DictionaryTable;
+use larder::internals::serialization::FORMAT_VERSION;
 use larder::internals::serialization::segment::{SEGMENT_HEADER_BYTES, SegmentIdentity};
 use larder::{Disk, ErrorKind, OsDisk};
 
@@ -190,12 +191,12 @@ fn make_newer(sample: &Sample, deal: &mut Deal<'_>) {
             continue;
         }
         let mut newer = bytes.clone();
-        newer[8..12].copy_from_slice(&3u32.to_le_bytes());
+        newer[8..12].copy_from_slice(&(FORMAT_VERSION + 1).to_le_bytes());
         let check = crc32c::crc32c(&newer[..block - 4]);
         newer[block - 4..block].copy_from_slice(&check.to_le_bytes());
         let mut files = sample.files.clone();
         files.insert(name.clone(), newer);
-        deal.check(sample, &format!("{name} of version 3"), || {
+        deal.check(sample, &format!("{name} of a newer version"), || {
             if name.starts_with("seg-") {
                 return expect_sane(sample, &files, Loss::Any)?.go_on();
             }
