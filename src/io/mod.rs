@@ -40,6 +40,11 @@ pub trait Disk: Send + Sync + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// The names of the files in a directory, in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Bytes that the file system of a directory has left for its owner; `None` if that cannot be told. What others may
+    /// still take from it, or a quota, is not in it.
+    fn free_bytes(&self, _dir: &Path) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
     /// Takes the lock file of a store, without waiting: `None` if another holds it.
     fn lock(&self, path: &Path) -> io::Result<Option<Self::Lock>>;
 }

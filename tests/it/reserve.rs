@@ -5,8 +5,9 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use larder::{ColdTier, Disk, ManualClock, OsDisk};
+use larder::{ColdTier, Disk, Maintenance, ManualClock, OsDisk};
 
 use crate::small_disk::{SmallDisk, fill_up, taken};
 use crate::stores::{
@@ -65,6 +66,41 @@ fn a_small_store_keeps_no_reserve_until_it_has_grown() {
         compact(&cold);
         assert_eq!(names(dir.path(), |name| name == "RESERVE").len(), usize::from(is_kept));
     }
+}
+
+/// Where there are gigabytes left, little is kept; when they go, the whole of it is there before they are gone.
+#[test]
+fn little_is_kept_while_the_disk_has_plenty_of_room() {
+    const GIB: u64 = 1 << 30;
+    let root = scratch();
+    let dir = root.path().join("store");
+    let config = config(&dir).segment_bytes(4 << 20);
+    let config = config.maintenance(Maintenance::Automatic).maintenance_interval(Duration::from_millis(5));
+    let cold = open_on(config, SmallDisk::new(root.path(), 256 << 20));
+    for n in 0..70 {
+        cold.insert(&key(n), &noise(n.into(), 1 << 20)).unwrap();
+    }
+    cold.flush().unwrap();
+    // Of a disk that cannot tell, as of a small one, the most.
+    let whole = |bytes: u64| (1 << 20..=(72 << 20) / 32).contains(&bytes);
+    let little = |bytes: u64| (256 << 10..=(72 << 20) / 256).contains(&bytes);
+    wait_until("a whole reserve", || whole(reserve_bytes(&dir)));
+    cold.disk().tell_free(7 * GIB);
+    wait_some_looks();
+    assert!(whole(reserve_bytes(&dir)), "not while it is soon scarce again");
+    cold.disk().tell_free(9 * GIB);
+    wait_until("little", || little(reserve_bytes(&dir)));
+    cold.disk().tell_free(5 * GIB);
+    wait_some_looks();
+    assert!(little(reserve_bytes(&dir)), "still plenty");
+    cold.disk().tell_free(3 * GIB);
+    wait_until("a whole reserve again", || whole(reserve_bytes(&dir)));
+    expect_ledger(&cold, &dir, "with a whole reserve again");
+    cold.close().unwrap();
+}
+
+fn wait_some_looks() {
+    std::thread::sleep(Duration::from_millis(100));
 }
 
 #[test]
@@ -176,7 +212,6 @@ fn on_a_small_tmpfs_that_is_full_garbage_is_given_back_by_itself() {
     let mount =
         Command::new("mount").args(["-t", "tmpfs", "-o", &size, "larder-test"]).arg(root.path()).output();
     if !mount.is_ok_and(|mount| mount.status.success()) {
-        eprintln!("skipped: only root can mount a tmpfs");
         return;
     }
     let _mounted = Mounted(root.path());

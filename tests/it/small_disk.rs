@@ -6,6 +6,7 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use larder::{Disk, DiskFile, OsDisk};
 
@@ -15,12 +16,19 @@ const BLOCK_BYTES: u64 = 4096;
 pub struct SmallDisk {
     root: PathBuf,
     bytes: u64,
+    /// What it says is free, if it says anything.
+    told: Mutex<Option<u64>>,
 }
 
 impl SmallDisk {
     /// All files below `root` may take so many bytes together.
     pub fn new(root: &Path, bytes: u64) -> Self {
-        Self { root: root.to_path_buf(), bytes }
+        Self { root: root.to_path_buf(), bytes, told: Mutex::new(None) }
+    }
+
+    /// From now on it says that so many bytes are free, whatever is true.
+    pub fn tell_free(&self, bytes: u64) {
+        *self.told.lock().unwrap() = Some(bytes);
     }
 
     fn wrap(&self, file: <OsDisk as Disk>::File) -> SmallFile {
@@ -89,6 +97,10 @@ impl Disk for SmallDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         OsDisk.sync_dir(dir)
+    }
+
+    fn free_bytes(&self, _dir: &Path) -> io::Result<Option<u64>> {
+        Ok(*self.told.lock().unwrap())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

@@ -151,6 +151,10 @@ impl<D: Disk> Disk for RecordingDisk<D> {
         self.disk.sync_dir(dir)
     }
 
+    fn free_bytes(&self, dir: &Path) -> io::Result<Option<u64>> {
+        self.disk.free_bytes(dir)
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.disk.list(dir)
     }

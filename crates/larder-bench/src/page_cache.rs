@@ -263,6 +263,10 @@ impl Disk for AdvisedDisk {
         OsDisk.sync_dir(dir)
     }
 
+    fn free_bytes(&self, dir: &Path) -> io::Result<Option<u64>> {
+        OsDisk.free_bytes(dir)
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         OsDisk.list(dir)
     }

@@ -4,8 +4,12 @@
 //! garbage. `RESERVE` is a file of nothing, allocated while there is room. A task that meets a full disk deletes it and
 //! runs once more, in small rounds; then the reserve is made anew. Nobody else gets at its room in between: what the
 //! writer was handed before is let go first, and callers are refused, as on a full disk they are anyway.
+//!
+//! Where the file system has gigabytes left, and somebody looks often enough to see them go, little is kept: against
+//! limits that a file system does not tell of, quotas among them.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::CompactionSystem;
 use super::files::{remove_file, sync_removals};
@@ -15,12 +19,19 @@ use crate::cache::tier::cold::core::names;
 use crate::cache::tier::cold::ledger::{in_blocks, snapshot_bytes};
 use crate::cache::tier::cold::shared::Shared;
 use crate::clock::Clock;
+use crate::config::Maintenance;
 use crate::io::{Disk, DiskFile};
 
 /// At most this part of the directory,
 const STORE_DIVISOR: u64 = 32;
+/// or this where there is plenty of room,
+const STORE_DIVISOR_IN_PLENTY: u64 = 256;
 /// and none if that is less than this.
 const RESERVE_BYTES_MIN: u64 = 256 << 10;
+/// Free bytes that are plenty: more than what disks take in between two looks.
+const PLENTY_BYTES: u64 = 4 << 30;
+/// Looks that far apart see it go in time.
+const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// Edits of the manifest, and the seals of segments.
 const EDITS_BYTES: u64 = 64 << 10;
 
@@ -28,6 +39,8 @@ const EDITS_BYTES: u64 = 64 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Reserve {
     bytes: u64,
+    /// The disk had plenty of room at the last look.
+    in_plenty: bool,
     /// It has been given up for the task that runs: this is what its outputs may take at a time.
     outputs_bytes: Option<u64>,
 }
@@ -71,17 +84,31 @@ impl CompactionSystem {
 
     /// Bytes to keep: an output with its footer, a snapshot, some edits; but little beside what the store takes.
     fn wanted_reserve<D: Disk, C: Clock>(&self, shared: &Shared<D, C>) -> u64 {
+        let divisor = if self.reserve.in_plenty { STORE_DIVISOR_IN_PLENTY } else { STORE_DIVISOR };
         let segment_bytes = shared.segment_bytes();
         let wanted = segment_bytes + segment_bytes / 8 + snapshot_bytes(shared.index.entries()) + EDITS_BYTES;
         let store_bytes = shared.ledger.taken_bytes().saturating_sub(self.reserve.bytes);
-        match wanted.min(store_bytes / STORE_DIVISOR) {
+        match wanted.min(store_bytes / divisor) {
             bytes if bytes < RESERVE_BYTES_MIN => 0,
             bytes => in_blocks(bytes),
         }
     }
 
-    /// Makes the reserve, or follows the store's size, as far as there is room. Callers are let in again.
+    /// Whether there is plenty of room, and will be at the next look. Once there was, twice as much does not have to be.
+    fn is_in_plenty<D: Disk, C: Clock>(&self, shared: &Shared<D, C>) -> bool {
+        let config = &shared.config;
+        if config.maintenance == Maintenance::Manual || config.maintenance_interval > LOOK_INTERVAL_MAX {
+            return false;
+        }
+        let plenty = if self.reserve.in_plenty { PLENTY_BYTES } else { 2 * PLENTY_BYTES };
+        // What cannot be told may be little.
+        shared.disk.free_bytes(&config.dir).ok().flatten().is_some_and(|free| free >= plenty)
+    }
+
+    /// Makes the reserve, or follows the store's size and the room on the disk, as far as there is any. Callers are let
+    /// in again.
     pub(in crate::cache::tier::cold) fn keep_reserve<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) {
+        self.reserve.in_plenty = self.is_in_plenty(shared);
         let wanted = self.wanted_reserve(shared);
         let is_near = wanted <= 2 * self.reserve.bytes && wanted >= self.reserve.bytes / 2;
         if !is_near && !shared.condition.read_only.load(Ordering::SeqCst) {

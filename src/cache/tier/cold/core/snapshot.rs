@@ -251,13 +251,13 @@ impl<F: DiskFile> SnapshotFile<F> {
             },
             Err(problem) => problem,
         };
-        let found = self.from_parity(at..at + len as u64).filter(|bytes| check(bytes).is_ok());
+        let found = self.rebuilt(at..at + len as u64).filter(|bytes| check(bytes).is_ok());
         *buffer = found.ok_or_else(|| problem.clone())?;
         Ok(Some(format!("{problem}; the parity made up for it")))
     }
 
     /// Bytes of the body by what the parity and all others say; `None` if some of those are not there.
-    fn from_parity(&self, lost: Range<u64>) -> Option<Vec<u8>> {
+    fn rebuilt(&self, lost: Range<u64>) -> Option<Vec<u8>> {
         let parity_bytes = u64::from(self.header.parity_bytes);
         let ranges = witnesses(lost.clone(), parity_bytes, self.total())?;
         let mut sums = vec![0; (lost.end - lost.start) as usize];
