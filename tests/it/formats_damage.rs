@@ -224,9 +224,9 @@ fn another_version_is_told_apart_from_damage() {
         let header = of_version(manifest_header()[..16].to_vec());
         assert_eq!(check_manifest_header(&header), Err(refused));
         assert_eq!(decode_header(&of_version(encode_header(&golden_snapshot_header()))), Err(refused));
-        let trailer = golden_footer().split_off(56);
+        let trailer = golden_footer().split_off(53);
         assert_eq!(trailer.len(), TRAILER_BYTES);
-        assert_eq!(VerifiedTrailer::decode(&of_version(trailer), 42, NONCE, 380).err(), Some(refused));
+        assert_eq!(VerifiedTrailer::decode(&of_version(trailer), 42, NONCE, 377).err(), Some(refused));
     }
 }
 
@@ -246,6 +246,8 @@ fn any_rows() -> impl Strategy<Value = Vec<FooterRow>> {
             unit += step;
             // The step from the lowest to the highest expiry, plus one, has to fit 64 bits.
             let expires_at_ms = expires_at_ms.map_or(0, |at| at / 2);
+            // The last byte is not kept.
+            let hash = hash & !0xff;
             FooterRow { hash, sequence, expires_at_ms, offset, tombstone, first, outlasts }
         };
         rows.into_iter().map(place).collect()

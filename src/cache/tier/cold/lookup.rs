@@ -31,7 +31,7 @@ pub(super) enum Lookup {
     Absent,
     /// An entry past its time.
     Expired,
-    /// Another key with the same 60 bits of hash.
+    /// Another key with the same 56 bits of hash.
     Collision,
     /// Its bytes are damaged.
     Damaged,

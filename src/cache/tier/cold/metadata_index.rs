@@ -1,9 +1,11 @@
 //! The metadata index: where the latest record of each key is.
 //!
-//! A DashMap of 16,384 partitions; each is a packed table of 12-byte slots, ordered by hash tag with linear probing
+//! A DashMap of 1,024 partitions; each is a packed table of 12-byte slots, ordered by hash tag with linear probing
 //! (Amble & Knuth, "Ordered hash tables", 1974), so that a miss stops early, and growing by an eighth, so that no
-//! growth doubles memory or stalls. Keys are not kept: an entry is identified by 60 bits of its key's hash, the same
+//! growth doubles memory or stalls. Keys are not kept: an entry is identified by 56 bits of its key's hash, the same
 //! bits that recovery uses, and a reader checks the key on disk.
+//!
+//! So few partitions that the processor's caches hold the map of them: a look-up waits for memory once, for the slot.
 //!
 //! Owner: the `ColdTier`; the writer sets entries, the compaction worker repoints and removes them (both by
 //! compare-and-set on the location), everybody reads. No guard leaves this module.
@@ -21,7 +23,7 @@ use super::serialization::snapshot::{CHUNKS, PACKED_SLOT_BYTES};
 use crate::sync::ConcurrentMap;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-const PARTITION_BITS: u32 = 14;
+const PARTITION_BITS: u32 = 10;
 const TAG_BITS: u32 = 46;
 const SLOT_BITS: u32 = 18;
 /// Reads of an entry that are told apart.
@@ -39,7 +41,7 @@ pub const SLOT_LIMIT: u32 = 1 << SLOT_BITS;
 /// The slot of entries whose segment is gone; never given out.
 pub const NOWHERE: u32 = SLOT_LIMIT - 1;
 
-/// Identity of an entry: 60 bits of its key's hash.
+/// Identity of an entry: 56 bits of its key's hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryId(u64);
 
@@ -49,7 +51,7 @@ impl EntryId {
         Self(hash >> (64 - PARTITION_BITS - TAG_BITS))
     }
 
-    /// The 60 bits.
+    /// The 56 bits.
     pub fn bits(self) -> u64 {
         self.0
     }
@@ -315,7 +317,7 @@ impl MetadataIndex {
         let tables: usize = self
             .partitions
             .iter()
-            .map(|partition| partition.slots.capacity() * size_of::<Slot>() + size_of::<Partition>() + 16)
+            .map(|partition| partition.slots.len() * size_of::<Slot>() + size_of::<Partition>() + 16)
             .sum();
         (tables + SHARDS * 128) as u64
     }

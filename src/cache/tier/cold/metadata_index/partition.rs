@@ -111,7 +111,7 @@ impl Slot {
 /// One packed table: slots in the order of their tags, each at or behind its home.
 #[derive(Default)]
 pub(super) struct Partition {
-    pub(super) slots: Vec<Slot>,
+    pub(super) slots: Box<[Slot]>,
     /// Homes; the few slots behind them take what the last homes overflow.
     homes: u32,
     used: u32,
@@ -198,22 +198,21 @@ impl Partition {
     /// Lays out entries, given in the order of their tags, in a table of so many homes.
     pub(super) fn lay_out(entries: impl Iterator<Item = Packed>, homes: u32) -> Self {
         let len = (homes + overflow_slots(homes)) as usize;
-        let mut table = Self { slots: Vec::with_capacity(len), homes, used: 0 };
-        table.slots.resize_with(len, Slot::default);
+        let mut slots = Vec::with_capacity(len);
+        slots.resize_with(len, Slot::default);
+        let mut table = Self { slots: Box::default(), homes, used: 0 };
         let mut next = 0;
         for packed in entries {
             let at = table.home(packed.tag()).max(next);
             next = at + 1;
-            match table.slots.get_mut(at) {
+            match slots.get_mut(at) {
                 Some(slot) => slot.store(packed),
                 // More than usual stand behind the homes.
-                None => table.slots.push(Slot::from(packed)),
+                None => slots.push(Slot::from(packed)),
             }
             table.used += 1;
         }
-        if table.slots.len() > len {
-            table.slots.shrink_to_fit();
-        }
+        table.slots = slots.into_boxed_slice();
         table
     }
 

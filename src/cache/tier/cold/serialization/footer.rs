@@ -1,8 +1,8 @@
 //! The footer of a sealed segment: one compact row a record, so that recovery, expiry and compaction know every
 //! record without reading it.
 //!
-//! Rows are packed in blocks of up to 128, each column as wide as the block needs (frame of reference): the hash whole,
-//! then flags, offset, sequence number and expiry as bit-packed differences. About 13 bytes a row.
+//! Rows are packed in blocks of up to 128, each column as wide as the block needs (frame of reference): what identifies
+//! the key of its hash, then flags, offset, sequence number and expiry as bit-packed differences. About 12 bytes a row.
 
 use wincode::{SchemaRead, SchemaWrite};
 
@@ -14,13 +14,14 @@ use super::{FormatError, Result, decode, encode, open_block, seal_block};
 const MAGIC: &[u8; 8] = b"LARDFTR1";
 const BLOCK_ROWS: usize = 128;
 const BLOCK_HEADER_BYTES: usize = 24;
-const HASH_BYTES: usize = 8;
+/// The upper bytes of a hash: those that identify an entry.
+const HASH_BYTES: usize = 7;
 const FLAG_BITS: u32 = 3;
 
 /// One record, as the footer knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FooterRow {
-    /// Hash of the key.
+    /// Hash of the key, its last byte 0: nothing depends on that.
     pub hash: u64,
     /// Sequence number.
     pub sequence: u64,
@@ -40,7 +41,7 @@ impl FooterRow {
     /// The row of a record.
     pub fn new(hash: u64, offset: u32, meta: &RecordMeta) -> Self {
         Self {
-            hash,
+            hash: hash & !0xff,
             sequence: meta.sequence,
             expires_at_ms: meta.expires_at_ms,
             offset,
@@ -144,7 +145,7 @@ impl VerifiedTrailer {
         if bytes.len() != self.rows_bytes as usize || crc32c::crc32c(bytes) != self.rows_check {
             return Err(FormatError::Checksum);
         }
-        // A row takes eight bytes at least, whatever the summary claims.
+        // A row takes seven bytes at least, whatever the summary claims.
         let mut rows = Vec::with_capacity((self.summary.records as usize).min(bytes.len() / HASH_BYTES));
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -188,7 +189,7 @@ fn encode_block(rows: &[FooterRow], out: &mut Vec<u8>) {
     out.extend_from_slice(&base_sequence.to_le_bytes());
     out.extend_from_slice(&base_expiry.to_le_bytes());
     for row in rows {
-        out.extend_from_slice(&row.hash.to_le_bytes());
+        out.extend_from_slice(&row.hash.to_le_bytes()[8 - HASH_BYTES..]);
     }
     let mut columns = BitWriter::new(out);
     for (row, step) in rows.iter().zip(steps()) {
@@ -198,6 +199,13 @@ fn encode_block(rows: &[FooterRow], out: &mut Vec<u8>) {
         columns.put(expiry_column(row), widths[2]);
     }
     columns.finish();
+}
+
+/// A hash from its upper bytes.
+fn hash_of(upper: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    bytes[8 - HASH_BYTES..].copy_from_slice(upper);
+    u64::from_le_bytes(bytes)
 }
 
 fn flags_of(row: &FooterRow) -> u64 {
@@ -229,7 +237,7 @@ fn decode_block(bytes: &[u8], rows: &mut Vec<FooterRow>) -> Result<usize> {
         };
         let offset = unit.checked_mul(RECORD_ALIGN as u64).and_then(|offset| u32::try_from(offset).ok());
         rows.push(FooterRow {
-            hash: u64::from_le_bytes(*hash.first_chunk().expect("chunks of eight")),
+            hash: hash_of(hash),
             sequence,
             expires_at_ms,
             offset: offset.ok_or(FormatError::Invalid("row offset"))?,
