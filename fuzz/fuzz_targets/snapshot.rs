@@ -5,9 +5,8 @@ mod parts;
 
 use larder::internals::metadata_index::MetadataIndex;
 use larder::internals::serialization::FormatError;
-use larder::internals::serialization::snapshot::{
-    SNAPSHOT_HEADER_BYTES, check_chunk, decode_chunk, decode_header, decode_slot_table,
-};
+use larder::internals::serialization::chunk::{PackedSlot, check_chunk, decode_chunk};
+use larder::internals::serialization::snapshot::{SNAPSHOT_HEADER_BYTES, decode_header, decode_slot_table};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -22,8 +21,9 @@ fuzz_target!(|data: &[u8]| {
     let _ = decode_slot_table(&parts::sealed(b"LARDSLT1", data));
     let Ok(partitions) = decode_chunk(data, 4) else { return };
     let index = MetadataIndex::default();
-    for (number, slots) in partitions.iter().enumerate() {
+    for (number, slots) in partitions.into_iter().enumerate() {
+        let expected: Vec<PackedSlot> = slots.clone().collect();
         let Some(()) = index.load_partition(number as u16, slots, |_| true) else { return };
-        assert!(index.packed_partition(number as u16) == *slots, "the slots are not those that were loaded");
+        assert!(index.packed_partition(number as u16) == expected, "the slots are not those that were loaded");
     }
 });

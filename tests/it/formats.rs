@@ -1,6 +1,7 @@
 //! The bytes on disk: golden vectors written by hand from `docs/FORMAT.md`.
 
 use larder::internals::serialization::FormatError;
+use larder::internals::serialization::chunk::{PackedSlot, check_chunk, decode_chunk, encode_chunk};
 use larder::internals::serialization::dictionary::{decode_dictionary, dictionary_id, encode_dictionary};
 use larder::internals::serialization::edit::{
     BLOCK_BYTES, ChoiceEntry, DictionaryEntry, Edit, ManifestState, ParametersEntry, SegmentEntry,
@@ -15,8 +16,8 @@ use larder::internals::serialization::segment::{
     LogKind, SEGMENT_HEADER_BYTES, SegmentIdentity, SegmentSummary,
 };
 use larder::internals::serialization::snapshot::{
-    CHUNKS, PACKED_SLOT_BYTES, SNAPSHOT_HEADER_BYTES, SnapshotHeader, check_chunk, decode_chunk,
-    decode_header, decode_slot_table, encode_chunk, encode_header, encode_slot_table,
+    CHUNKS, SNAPSHOT_HEADER_BYTES, SnapshotHeader, decode_header, decode_slot_table, encode_header,
+    encode_slot_table,
 };
 
 use crate::stores::{open, read_image, scratch};
@@ -452,10 +453,15 @@ pub fn golden_snapshot_header() -> SnapshotHeader {
     }
 }
 
-/// Slots of a few partitions, some empty, one with more than a varint's byte holds.
-pub fn golden_partitions() -> Vec<Vec<[u8; PACKED_SLOT_BYTES]>> {
-    let slots = |count: usize, seed: u8| (0..count).map(|at| [seed ^ at as u8; PACKED_SLOT_BYTES]).collect();
-    vec![slots(2, 5), Vec::new(), slots(130, 9), slots(1, 77)]
+/// Slots of a few partitions, one of them empty. The first bits of the tags are 0 to 3 of 64 and 60 of them.
+pub fn golden_partitions() -> Vec<Vec<PackedSlot>> {
+    let slot = |tag: u64, slab: u64, unit: u32, hits: u32, size: u32| PackedSlot {
+        word: tag << 18 | slab,
+        place: unit << 8 | hits << 5 | size,
+    };
+    let few = vec![slot(7, 3, 16, 0, 9), slot(1 << 45, 1, 0x3f_ffff, 2, 0)];
+    let many = (0..300u64).map(|at| slot(at << 37 | at, at % 6, 100 + at as u32, 1, 31)).collect();
+    vec![few, Vec::new(), many]
 }
 
 #[test]
@@ -470,26 +476,49 @@ fn a_snapshot_is_laid_out_as_documented() {
     assert_eq!(header.body_bytes(), 255 * 68 + 300 + 48);
     assert_eq!(header.file_bytes(), 2 * 1092 + header.body_bytes() + 8192);
 
-    let partitions = golden_partitions();
-    let mut chunk = vec![2];
-    chunk.extend(partitions[0].concat());
-    chunk.extend([0, 0x82, 0x01]);
-    chunk.extend(partitions[2].concat());
-    chunk.push(1);
-    chunk.extend(partitions[3].concat());
-    let check = crc(&chunk).to_le_bytes();
-    chunk.extend(check);
-    assert_eq!(encode_chunk(&partitions), chunk);
-    let slots = check_chunk(&chunk).unwrap();
-    assert_eq!(slots, &chunk[..chunk.len() - 4]);
-    assert_eq!(decode_chunk(slots, 4).unwrap(), partitions);
-    assert!(decode_chunk(slots, 3).is_err() && decode_chunk(slots, 5).is_err());
-
     let slots = [(0u32, 41u64), (77, 42)];
     let table = Fields::default().put(2u8, 8).put(0u8, 4).put(41u8, 8).put(77u8, 4).put(42u8, 8);
     let table = table.block(b"LARDSLT1");
     assert_eq!(encode_slot_table(&slots), table);
     assert_eq!(decode_slot_table(&table).unwrap(), slots);
+}
+
+#[test]
+fn a_chunk_is_laid_out_as_documented() {
+    let partitions = golden_partitions();
+    // Fields: slot 3 bits, offset 22, hits 2, size 5. With the first 6 bits of the tags in counts, 40 of them and the rest
+    // are nine bytes; with 14 they would be eight, and the counts take more than that saves.
+    let mut chunk = vec![6, 3, 22, 2];
+    let counts = |slots: &[PackedSlot]| -> Vec<u8> {
+        let group = |slot: &PackedSlot| slot.word >> (18 + 40);
+        (0..64).map(|of| slots.iter().filter(|slot| group(slot) == of).count() as u8).collect()
+    };
+    for slots in &partitions {
+        chunk.extend(counts(slots));
+        for slot in slots {
+            let low_tag = u128::from(slot.word >> 18 & ((1 << 40) - 1));
+            let (slab, unit) = (u128::from(slot.word & 7), u128::from(slot.place >> 8));
+            let (hits, size) = (u128::from(slot.place >> 5 & 3), u128::from(slot.place & 31));
+            let bits = low_tag << 32 | slab << 29 | unit << 7 | hits << 5 | size;
+            chunk.extend(&bits.to_le_bytes()[..9]);
+        }
+    }
+    let check = crc(&chunk).to_le_bytes();
+    chunk.extend(check);
+    assert_eq!(chunk.len(), 4 + 3 * 64 + 302 * 9 + 4);
+    assert_eq!(encode_chunk(&partitions), chunk);
+    let bytes = check_chunk(&chunk).unwrap();
+    assert_eq!(bytes, &chunk[..chunk.len() - 4]);
+    let read: Vec<Vec<PackedSlot>> =
+        decode_chunk(bytes, 3).unwrap().into_iter().map(Iterator::collect).collect();
+    assert_eq!(read, partitions);
+    assert!(decode_chunk(bytes, 2).is_err() && decode_chunk(bytes, 4).is_err());
+
+    // Of nothing at all: no fields, no groups, a count a partition.
+    let nothing = encode_chunk(&[Vec::new(), Vec::new()]);
+    assert_eq!(nothing[..6], [0; 6]);
+    assert_eq!(nothing.len(), 10);
+    assert!(decode_chunk(check_chunk(&nothing).unwrap(), 2).unwrap().iter().all(|slots| slots.len() == 0));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Round trips of whatever can be encoded, and damage: it never panics a decoder and never passes for content.
 
+use larder::internals::serialization::chunk::{PackedSlot, check_chunk, decode_chunk, encode_chunk};
 use larder::internals::serialization::dictionary::{decode_dictionary, dictionary_id, encode_dictionary};
 use larder::internals::serialization::edit::{
     BLOCK_BYTES, DictionaryEntry, Edit, ManifestState, ParametersEntry, SegmentEntry, SnapshotEntry,
@@ -12,8 +13,7 @@ use larder::internals::serialization::record::{
 };
 use larder::internals::serialization::segment::{LogKind, SegmentIdentity, SegmentSummary};
 use larder::internals::serialization::snapshot::{
-    PACKED_SLOT_BYTES, check_chunk, decode_chunk, decode_header, decode_slot_table, encode_chunk,
-    encode_header, encode_slot_table,
+    decode_header, decode_slot_table, encode_header, encode_slot_table,
 };
 use larder::internals::serialization::{FORMAT_VERSION, FormatError};
 use proptest::prelude::*;
@@ -187,7 +187,11 @@ fn no_damage_of_a_snapshot_passes_for_one() {
     for count in
         [&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01][..], &[0xff; 11], &[0x80], &[3]]
     {
-        assert!(decode_chunk(count, 1).is_err(), "{count:02x?}");
+        let chunk = [&[0, 18, 24, 3][..], count].concat();
+        assert!(decode_chunk(&chunk, 1).is_err(), "{count:02x?}");
+    }
+    for header in [[17, 0, 0, 0], [0, 19, 0, 0], [0, 0, 25, 0], [0, 0, 0, 4], [255; 4]] {
+        assert!(decode_chunk(&[&header[..], &[0; 1 << 17]].concat(), 1).is_err(), "{header:?}");
     }
 }
 
@@ -354,6 +358,17 @@ fn any_state() -> impl Strategy<Value = ManifestState> {
     })
 }
 
+/// In the order of their tags, evenly spread or close together.
+fn any_slots() -> impl Strategy<Value = Vec<PackedSlot>> {
+    let slots = proptest::collection::vec(any::<(u64, u32)>(), 0..400);
+    (slots, 0u32..46).prop_map(|(slots, close)| {
+        let packed = |(word, place): (u64, u32)| PackedSlot { word: word >> close, place };
+        let mut slots: Vec<PackedSlot> = slots.into_iter().map(packed).collect();
+        slots.sort_by_key(|slot| slot.word);
+        slots
+    })
+}
+
 fn any_edit() -> impl Strategy<Value = Edit> {
     let numbers = || proptest::collection::vec(any::<u64>(), 0..5);
     Union::new([
@@ -454,11 +469,21 @@ proptest! {
 
     #[test]
     fn any_slots_come_back_from_a_chunk(
-        partitions in proptest::collection::vec(proptest::collection::vec(any::<[u8; PACKED_SLOT_BYTES]>(), 0..200), 1..16),
+        partitions in proptest::collection::vec(any_slots(), 1..16),
+        widths in any::<[u32; 2]>(),
     ) {
+        // Of narrow fields and of wide ones.
+        let narrow = |slot: PackedSlot| PackedSlot {
+            word: slot.word & !0x3_ffff | (slot.word & 0x3_ffff) >> (widths[0] % 19),
+            place: slot.place >> (widths[1] % 27),
+        };
+        let partitions: Vec<Vec<PackedSlot>> =
+            partitions.into_iter().map(|slots| slots.into_iter().map(narrow).collect()).collect();
         let chunk = encode_chunk(&partitions);
-        let slots = check_chunk(&chunk).unwrap();
-        prop_assert_eq!(decode_chunk(slots, partitions.len()).unwrap(), partitions);
+        let read = decode_chunk(check_chunk(&chunk).unwrap(), partitions.len()).unwrap();
+        prop_assert!(read.iter().map(ExactSizeIterator::len).eq(partitions.iter().map(Vec::len)));
+        let read: Vec<Vec<PackedSlot>> = read.into_iter().map(Iterator::collect).collect();
+        prop_assert_eq!(read, partitions);
     }
 
     #[test]

@@ -144,7 +144,7 @@ fn an_index_that_was_loaded_takes_about_the_memory_of_one_that_grew() {
     }
     for number in 0..PARTITIONS as u16 {
         let slots = grown.packed_partition(number);
-        assert_eq!(loaded.load_partition(number, &slots, |_| true), Some(()));
+        assert_eq!(loaded.load_partition(number, slots.into_iter(), |_| true), Some(()));
         assert_eq!(loaded.partition(number), grown.partition(number));
     }
     let (grown, loaded) = (grown.resident_bytes(), loaded.resident_bytes());

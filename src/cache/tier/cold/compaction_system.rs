@@ -110,6 +110,8 @@ pub(super) struct CompactionSystem {
     /// A snapshot may have been lost that records were judged by (`first`, `outlasts`): nothing is dropped before a new
     /// one has taken its place (R6).
     must_cover: bool,
+    /// Entries were moved since the snapshot: a start has to find them again by their rows.
+    has_moved: bool,
     /// Number of the last edit this worker has finished with (E0 of the next snapshot).
     finished_edit: u64,
 }
@@ -135,6 +137,7 @@ impl CompactionSystem {
             quiet: Quiet { calls: 0, since: Instant::now() },
             opened_at_ms: now_ms,
             must_cover: state.next_sequence > 1 && (state.snapshot.is_none() || state.damaged),
+            has_moved: state.has_moved_since_snapshot(),
             finished_edit: state.edit,
         }
     }
@@ -166,6 +169,11 @@ impl CompactionSystem {
     /// The sequence number up to which the snapshot reflects all operations; 0 without one.
     pub(super) fn covered(&self) -> u64 {
         self.snapshot.map_or(0, |snapshot| snapshot.covers)
+    }
+
+    /// Whether a start would find entries moved since the snapshot.
+    pub(super) fn has_moved(&self) -> bool {
+        self.has_moved
     }
 
     /// Whether the snapshot should be written anew because it is damaged.

@@ -19,12 +19,12 @@ use std::hash::{BuildHasher, Hasher};
 
 use partition::{Packed, Partition, Slot};
 
-use super::serialization::snapshot::{CHUNKS, PACKED_SLOT_BYTES};
+use super::serialization::chunk::{PackedSlot, TAG_BITS};
+use super::serialization::snapshot::CHUNKS;
 use crate::sync::ConcurrentMap;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 const PARTITION_BITS: u32 = 10;
-const TAG_BITS: u32 = 46;
 const SLOT_BITS: u32 = 18;
 /// Reads of an entry that are told apart.
 pub const HITS_MAX: u8 = 7;
@@ -330,9 +330,9 @@ impl MetadataIndex {
     }
 
     /// One partition's packed slots, for a snapshot.
-    pub fn packed_partition(&self, number: u16) -> Vec<[u8; PACKED_SLOT_BYTES]> {
+    pub fn packed_partition(&self, number: u16) -> Vec<PackedSlot> {
         let Some(partition) = self.partitions.get(&number) else { return Vec::new() };
-        partition.iter().map(Packed::to_bytes).collect()
+        partition.iter().map(Packed::to_slot).collect()
     }
 
     /// Fills a partition from a snapshot; `stands` says whether an entry's segment is still there. If not, the entry gets
@@ -343,12 +343,12 @@ impl MetadataIndex {
     pub fn load_partition(
         &self,
         number: u16,
-        slots: &[[u8; PACKED_SLOT_BYTES]],
+        slots: impl ExactSizeIterator<Item = PackedSlot>,
         mut stands: impl FnMut(IndexEntry) -> bool,
     ) -> Option<()> {
-        let (mut sound, mut shadows, mut tag_min) = (true, 0, 0);
-        let entries = slots.iter().map(|slot| {
-            let packed = Packed::from_bytes(slot);
+        let (mut sound, mut shadows, mut tag_min, len) = (true, 0, 0, slots.len());
+        let entries = slots.map(|slot| {
+            let packed = Packed::from_slot(slot);
             let (tag, entry) = (packed.tag(), packed.entry());
             // Without a branch: millions of them are looked at.
             sound &= !packed.is_empty() & (tag >= tag_min);
@@ -356,11 +356,11 @@ impl MetadataIndex {
             shadows += u64::from(entry.is_shadow());
             if stands(entry) { packed } else { packed.nowhere() }
         });
-        if !slots.is_empty() {
-            let homes = (slots.len() as u32 * 10).div_ceil(9) + 1;
+        if len > 0 {
+            let homes = (len as u32 * 10).div_ceil(9) + 1;
             self.partitions.insert(number, Partition::lay_out(entries, homes));
             self.shadows.fetch_add(shadows, Ordering::Relaxed);
-            self.values.fetch_add(slots.len() as u64 - shadows, Ordering::Relaxed);
+            self.values.fetch_add(len as u64 - shadows, Ordering::Relaxed);
         }
         sound.then_some(())
     }

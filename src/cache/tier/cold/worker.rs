@@ -294,7 +294,7 @@ impl CompactionWorker {
         result
     }
 
-    /// Saves the index, so that the next start need not replay what was written since.
+    /// Saves the index, so that the next start need not replay what was written or moved since.
     fn close<D: Disk, C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
         if shared.condition.abandoned.load(Ordering::SeqCst)
             || shared.condition.read_only.load(Ordering::SeqCst)
@@ -305,7 +305,8 @@ impl CompactionWorker {
         // What was accepted may not be in the index yet.
         self.system.wait_for_writer()?;
         let written = shared.in_flight.next_sequence() - 1 > self.saved_at_sequence;
-        if !(written || self.system.is_snapshot_worn()) || shared.index.entries() == 0 {
+        let is_stale = written || self.system.has_moved() || self.system.is_snapshot_worn();
+        if !is_stale || shared.index.entries() == 0 {
             return Ok(());
         }
         self.system.save_index(shared).map(|_| ())

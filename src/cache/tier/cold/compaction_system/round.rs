@@ -71,6 +71,7 @@ impl CompactionSystem {
         self.forget_evicted(shared, &listed);
         self.retire(shared, &listed, written, report);
         self.finished_edit = edit;
+        self.has_moved = true;
         shared.state.advance(progress.at(1.0));
         Ok(())
     }

@@ -21,7 +21,7 @@ use crate::io::Disk;
 /// waits for it can be moved instead, at less than that.
 const COVERING_SHARE_MAX: f64 = 0.05;
 /// Bytes of a snapshot, an entry, parity included.
-pub(super) const SNAPSHOT_ENTRY_BYTES: u64 = 13;
+pub(super) const SNAPSHOT_ENTRY_BYTES: u64 = 10;
 /// Segments whose index entries are checked in one pass over the index.
 pub(super) const REBUILD_SEGMENTS: usize = 32;
 
@@ -76,7 +76,7 @@ impl CompactionSystem {
             }
             return Err(error);
         }
-        self.is_snapshot_worn = false;
+        (self.is_snapshot_worn, self.has_moved) = (false, false);
         if let Some(old) = self.snapshot.replace(snapshot) {
             remove_file(shared, &names::snapshot(dir, old.id));
         }

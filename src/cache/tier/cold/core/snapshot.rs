@@ -16,11 +16,12 @@ use super::slab::Slab;
 use super::spread::{spread, threads_for};
 use crate::cache::tier::cold::metadata_index::{CHUNK_PARTITIONS, MetadataIndex, NOWHERE};
 use crate::cache::tier::cold::serialization::FormatError;
+use crate::cache::tier::cold::serialization::chunk::{check_chunk, decode_chunk, encode_chunk};
 use crate::cache::tier::cold::serialization::edit::SnapshotEntry;
 use crate::cache::tier::cold::serialization::parity::{Parity, witnesses, xor};
 use crate::cache::tier::cold::serialization::snapshot::{
-    CHUNKS, PACKED_SLOT_BYTES, SNAPSHOT_HEADER_BYTES, SnapshotHeader, check_chunk, decode_chunk,
-    decode_header, decode_slot_table, encode_chunk, encode_header, encode_slot_table,
+    CHUNKS, SNAPSHOT_HEADER_BYTES, SnapshotHeader, decode_header, decode_slot_table, encode_header,
+    encode_slot_table,
 };
 use crate::error::{Error, Result};
 use crate::io::{Disk, DiskFile, WriteBack};
@@ -32,9 +33,12 @@ const PARITY_DIVISOR: u64 = 16;
 /// and two of the blocks at least in which file systems and disks lose data: one is lost wherever it lies.
 const PARITY_BYTES_MIN: u64 = 8 << 10;
 
+/// Bytes that an entry takes in most snapshots.
+const SLOT_BYTES: u64 = 9;
+
 /// Bytes of parity for an index of so many entries; as good with some more or less of them.
 fn parity_bytes(entries: u64) -> u32 {
-    let expected = entries * PACKED_SLOT_BYTES as u64 / PARITY_DIVISOR;
+    let expected = entries * SLOT_BYTES / PARITY_DIVISOR;
     u32::try_from(expected.max(PARITY_BYTES_MIN).next_multiple_of(4096)).unwrap_or(u32::MAX)
 }
 

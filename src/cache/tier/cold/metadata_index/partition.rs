@@ -1,7 +1,7 @@
 //! One partition of the index: a packed, ordered table of 12-byte slots.
 
 use super::{HITS_MAX, IndexEntry, Location, NOWHERE, SLOT_BITS, SLOT_LIMIT, SizeClass, TAG_BITS};
-use crate::cache::tier::cold::serialization::snapshot::PACKED_SLOT_BYTES;
+use crate::cache::tier::cold::serialization::chunk::PackedSlot;
 use crate::sync::atomic::{AtomicU32, Ordering};
 
 const OFFSET_UNIT: u32 = 4;
@@ -61,17 +61,12 @@ impl Packed {
         Self::new(self.tag(), IndexEntry { location, ..entry }).with_hits(self.hits())
     }
 
-    pub(super) fn to_bytes(self) -> [u8; PACKED_SLOT_BYTES] {
-        let mut bytes = [0; PACKED_SLOT_BYTES];
-        bytes[..8].copy_from_slice(&self.word().to_le_bytes());
-        bytes[8..].copy_from_slice(&self.place.to_le_bytes());
-        bytes
+    pub(super) fn to_slot(self) -> PackedSlot {
+        PackedSlot { word: self.word(), place: self.place }
     }
 
-    pub(super) fn from_bytes(bytes: &[u8; PACKED_SLOT_BYTES]) -> Self {
-        let word = u64::from_le_bytes(*bytes.first_chunk().expect("eight of twelve bytes"));
-        let place = u32::from_le_bytes(*bytes.last_chunk().expect("four of twelve bytes"));
-        Self { high: (word >> 32) as u32, low: word as u32, place }
+    pub(super) fn from_slot(slot: PackedSlot) -> Self {
+        Self { high: (slot.word >> 32) as u32, low: slot.word as u32, place: slot.place }
     }
 }
 

@@ -212,6 +212,14 @@ impl ManifestState {
         self.snapshot.map_or(0, |snapshot| snapshot.covers)
     }
 
+    /// Whether entries were moved since the snapshot, which therefore names segments that are gone.
+    pub fn has_moved_since_snapshot(&self) -> bool {
+        let since = self.snapshot.map_or(0, |snapshot| snapshot.covers_edit);
+        let is_moved =
+            |entry: &SegmentEntry| entry.identity.log == LogKind::Survivors && entry.added_by > since;
+        self.segments.values().any(is_moved)
+    }
+
     /// Applies an edit.
     pub fn apply(&mut self, number: u64, edit: &Edit) {
         match edit {

@@ -4,6 +4,7 @@
 //! its checksum.
 
 mod bits;
+pub mod chunk;
 pub mod dictionary;
 pub mod edit;
 pub mod footer;

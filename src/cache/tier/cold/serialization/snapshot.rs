@@ -1,4 +1,4 @@
-//! A snapshot of the index: its packed slots, in 256 chunks of partitions, each with its own checksum.
+//! A snapshot of the index: its slots, in 256 chunks of partitions, each with its own checksum; see [`chunk`](super::chunk).
 //!
 //! Behind the chunks stands which segment each slab slot held at the time, so that an entry that points at a segment
 //! since replaced is recognised whatever has taken its slot. Parity follows, by which chunks and table can be put together
@@ -13,8 +13,6 @@ const SLOTS_MAGIC: &[u8; 8] = b"LARDSLT1";
 
 /// Chunks in a snapshot.
 pub const CHUNKS: usize = 256;
-/// Bytes of a packed index slot.
-pub const PACKED_SLOT_BYTES: usize = 12;
 
 /// The head of a snapshot file.
 #[derive(Clone, Debug, PartialEq, Eq, SchemaWrite, SchemaRead)]
@@ -85,70 +83,4 @@ pub fn encode_slot_table(slots: &[(u32, u64)]) -> Vec<u8> {
 /// When it is damaged.
 pub fn decode_slot_table(bytes: &[u8]) -> Result<Vec<(u32, u64)>> {
     decode(open_block(SLOTS_MAGIC, bytes)?)
-}
-
-/// The bytes of a chunk: for each of its partitions the count and the packed slots, in partition order.
-pub fn encode_chunk(partitions: &[Vec<[u8; PACKED_SLOT_BYTES]>]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for slots in partitions {
-        put_varint(slots.len() as u64, &mut out);
-        for slot in slots {
-            out.extend_from_slice(slot);
-        }
-    }
-    let check = crc32c::crc32c(&out);
-    out.extend_from_slice(&check.to_le_bytes());
-    out
-}
-
-/// The part of a chunk that its checksum speaks for, if it holds.
-///
-/// # Errors
-/// When it is damaged.
-pub fn check_chunk(bytes: &[u8]) -> Result<&[u8]> {
-    let (slots, check) = bytes.split_last_chunk::<4>().ok_or(FormatError::Short)?;
-    match crc32c::crc32c(slots) == u32::from_le_bytes(*check) {
-        true => Ok(slots),
-        false => Err(FormatError::Checksum),
-    }
-}
-
-/// The packed slots of each of a chunk's `partitions` partitions, from what [`check_chunk`] has passed.
-///
-/// # Errors
-/// When it holds anything else.
-pub fn decode_chunk(mut rest: &[u8], partitions: usize) -> Result<Vec<&[[u8; PACKED_SLOT_BYTES]]>> {
-    let mut out = Vec::with_capacity(partitions);
-    for _ in 0..partitions {
-        let count = take_varint(&mut rest)?;
-        let len = usize::try_from(count).ok().and_then(|count| count.checked_mul(PACKED_SLOT_BYTES));
-        let (slots, after) = len.and_then(|len| rest.split_at_checked(len)).ok_or(FormatError::Short)?;
-        out.push(slots.as_chunks::<PACKED_SLOT_BYTES>().0);
-        rest = after;
-    }
-    match rest {
-        [] => Ok(out),
-        _ => Err(FormatError::Invalid("chunk length")),
-    }
-}
-
-fn put_varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn take_varint(bytes: &mut &[u8]) -> Result<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first().ok_or(FormatError::Short)?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(FormatError::Invalid("varint"))
 }
