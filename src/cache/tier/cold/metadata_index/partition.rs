@@ -197,7 +197,7 @@ impl Partition {
         slots.resize_with(len, Slot::default);
         let mut table = Self { slots: Box::default(), homes, used: 0 };
         let mut next = 0;
-        for packed in entries {
+        entries.for_each(|packed| {
             let at = table.home(packed.tag()).max(next);
             next = at + 1;
             match slots.get_mut(at) {
@@ -206,7 +206,7 @@ impl Partition {
                 None => slots.push(Slot::from(packed)),
             }
             table.used += 1;
-        }
+        });
         table.slots = slots.into_boxed_slice();
         table
     }

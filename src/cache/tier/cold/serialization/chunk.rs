@@ -101,18 +101,18 @@ impl Layout {
         out.extend_from_slice(&bits.to_le_bytes()[..self.slot_bytes()]);
     }
 
-    /// The slot whose bits are the lowest of these, of the group of this number.
-    fn slot_of(self, mut bits: u128, group: u64) -> PackedSlot {
-        let mut take = |width: u32| {
-            let field = bits as u64 & low_bits(width);
-            bits >>= width;
-            field
-        };
-        let size = take(SIZE_BITS);
-        let hits = take(self.hits_bits);
-        let offset = take(self.offset_bits);
-        let slot = take(self.slot_bits);
-        let tag = group << self.low_tag_bits() | take(self.low_tag_bits());
+    /// The slot whose bits are the lowest of these, of a group whose tags begin with `group`.
+    fn slot_of(self, bits: u128, group: u64) -> PackedSlot {
+        // But for the tag, a slot is in the first word: no wide shift for each field.
+        let word = bits as u64;
+        let hits_at = SIZE_BITS;
+        let offset_at = hits_at + self.hits_bits;
+        let slot_at = offset_at + self.offset_bits;
+        let size = word & low_bits(SIZE_BITS);
+        let hits = word >> hits_at & low_bits(self.hits_bits);
+        let offset = word >> offset_at & low_bits(self.offset_bits);
+        let slot = word >> slot_at & low_bits(self.slot_bits);
+        let tag = group | (bits >> (slot_at + self.slot_bits)) as u64 & low_bits(self.low_tag_bits());
         let place = offset << (HITS_BITS + SIZE_BITS) | hits << SIZE_BITS | size;
         PackedSlot { word: tag << SLOT_BITS | slot, place: place as u32 }
     }
@@ -205,6 +205,21 @@ pub struct PartitionSlots<'a> {
     rest: &'a [u8],
 }
 
+impl PartitionSlots<'_> {
+    /// The first of the slots that are still to come, of this group.
+    fn first(&self, rest: &[u8], group: usize) -> PackedSlot {
+        let bits = match rest.first_chunk::<16>() {
+            Some(bytes) => u128::from_le_bytes(*bytes),
+            None => {
+                let mut bytes = [0; 16];
+                bytes[..rest.len()].copy_from_slice(rest);
+                u128::from_le_bytes(bytes)
+            }
+        };
+        self.layout.slot_of(bits, (group as u64) << self.layout.low_tag_bits())
+    }
+}
+
 impl Iterator for PartitionSlots<'_> {
     type Item = PackedSlot;
 
@@ -214,20 +229,26 @@ impl Iterator for PartitionSlots<'_> {
             self.group += 1;
         }
         self.counts[self.group] -= 1;
-        let bits = match self.rest.first_chunk::<16>() {
-            Some(bytes) => u128::from_le_bytes(*bytes),
-            None => {
-                let mut bytes = [0; 16];
-                bytes[..self.rest.len()].copy_from_slice(self.rest);
-                u128::from_le_bytes(bytes)
-            }
-        };
+        let slot = self.first(self.rest, self.group);
         self.rest = &self.rest[self.layout.slot_bytes()..];
-        Some(self.layout.slot_of(bits, self.group as u64))
+        Some(slot)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         (self.left, Some(self.left))
+    }
+
+    /// All of them in one go, as a start reads them.
+    fn fold<B, F: FnMut(B, PackedSlot) -> B>(self, init: B, mut with: F) -> B {
+        let (mut folded, mut rest) = (init, self.rest);
+        let slot_bytes = self.layout.slot_bytes();
+        for (group, count) in self.counts.iter().enumerate().skip(self.group) {
+            for _ in 0..*count {
+                folded = with(folded, self.first(rest, group));
+                rest = &rest[slot_bytes..];
+            }
+        }
+        folded
     }
 }
 
