@@ -10,7 +10,7 @@
 //! Owner: the `ColdTier`; the writer sets entries, the compaction worker repoints and removes them (both by
 //! compare-and-set on the location), everybody reads. No guard leaves this module.
 //!
-//! Invariant X1: an entry exists for a hash exactly while its latest record is a value, or a shadow that some kept
+//! Invariant X1: an entry exists for a hash exactly while its latest record is a value, or a shadow that the
 //! snapshot does not cover yet.
 
 mod partition;
