@@ -475,6 +475,41 @@ fn a_change_must_beat_the_present_choice_by_the_margin() {
     }
 }
 
+/// Costs depend on a clock, bytes do not: of levels that cost the same, a smaller one is chosen whichever the clock prefers;
+/// of levels that store the same, too, the lowest.
+#[test]
+fn of_levels_that_cost_the_same_the_one_that_stores_least_is_chosen() {
+    let analysis = analyze(&json_samples(0..200), situation());
+    let mut candidates = analysis.common.candidates;
+    let place = |level: i8| {
+        let mut all = candidates.iter();
+        all.position(|it| {
+            it.dictionary == DictionarySource::None && it.candidate.choice.codec == Codec::Zstd(level)
+        })
+        .expect("measured")
+    };
+    let (low, high) = (place(1), place(3));
+    for measured in &mut candidates {
+        measured.candidate.cost_ns = 2000.0;
+    }
+    let elsewhere = Present { codec: Codec::Zstd(19), dictionary: DictionarySource::None };
+    // Cost and ratio of zstd 1 and of zstd 3, and which is chosen.
+    for (low_at, high_at, winner) in [
+        ((1000.0, 3.0), (1015.0, 3.2), high),
+        ((1015.0, 3.0), (1000.0, 3.2), high),
+        ((1000.0, 3.0), (1030.0, 3.2), low),
+        ((1000.0, 3.0), (1015.0, 3.05), low),
+        ((1015.0, 3.0), (1000.0, 3.05), low),
+    ] {
+        for (at, (cost_ns, ratio)) in [(low, low_at), (high, high_at)] {
+            candidates[at].candidate.cost_ns = cost_ns;
+            candidates[at].candidate.ratio = ratio;
+        }
+        let decision = choose(&candidates, elsewhere, CHANGE_MARGIN, false);
+        assert_eq!(decision.index, winner, "{low_at:?}, {high_at:?}: {}", decision.reason);
+    }
+}
+
 #[test]
 fn a_new_level_does_not_swap_the_dictionary_for_an_equal_one() {
     let table = DictionaryTable::new();

@@ -69,6 +69,10 @@ pub const DICTIONARY_MARGIN: f64 = 0.05;
 /// behind zstd 3 by that much.
 pub const EQUAL_COST: f64 = 0.02;
 
+/// Stored bytes this close together count as equal. They do not depend on a clock: where costs are equal and bytes are not,
+/// the bytes decide, or the next sample would choose otherwise.
+pub const EQUAL_BYTES: f64 = 0.03;
+
 /// And a class's own choice must save this share of the whole store's cost: less is not worth a second dictionary's
 /// memory, nor storing the class anew.
 pub const OWN_SHARE_MIN: f64 = 0.03;

@@ -2,9 +2,9 @@
 
 use super::trial::{Scope, Trial};
 use super::{
-    Analysis, CHANGE_MARGIN, DICTIONARY_MARGIN, Decision, DictionarySource, EQUAL_COST, Findings,
-    MeasuredCandidate, OWN_SAMPLES_MIN, OWN_SHARE_MIN, SAMPLES_MIN, SAVING_RATIO, Situation, entropy_bits,
-    samples_of,
+    Analysis, CHANGE_MARGIN, DICTIONARY_MARGIN, Decision, DictionarySource, EQUAL_BYTES, EQUAL_COST,
+    Findings, MeasuredCandidate, OWN_SAMPLES_MIN, OWN_SHARE_MIN, SAMPLES_MIN, SAVING_RATIO, Situation,
+    entropy_bits, samples_of,
 };
 use crate::cache::tier::cold::classes::CLASSES;
 use crate::cache::tier::cold::report::Candidate;
@@ -62,10 +62,14 @@ pub fn choose(candidates: &[MeasuredCandidate], previous: Present, margin: f64, 
     let cheapest = |those: &dyn Fn(&usize) -> bool| {
         let paying = (0..candidates.len()).filter(pays).filter(|index| those(index));
         let best = paying.clone().min_by(|&a, &b| cost(a).total_cmp(&cost(b)))?;
-        // Of levels that cost the same, the lower: the next sample may as well prefer either.
+        // Of levels that cost the same, those that store least, and of these the lowest: the next sample may as well find
+        // any of them the cheapest.
         let same = |index: &usize| candidates[*index].dictionary == candidates[best].dictionary;
         let equals = paying.filter(same).filter(|&index| cost(index) <= cost(best) * (1.0 + EQUAL_COST));
-        equals.min_by_key(|&index| candidates[index].candidate.choice.codec)
+        let ratio = |index: usize| candidates[index].candidate.ratio;
+        let greatest = equals.clone().map(ratio).fold(0.0, f64::max);
+        let smallest = equals.filter(|&index| ratio(index) * (1.0 + EQUAL_BYTES) >= greatest);
+        smallest.min_by_key(|&index| candidates[index].candidate.choice.codec)
     };
     let best = cheapest(&|_| true).expect("storing as is always pays");
     let Some(present) = place_of(candidates, previous) else {
