@@ -15,7 +15,7 @@ use shuttle::sync::Mutex;
 use crate::oracle::{Found, Oracle};
 
 /// Hashes of the keys: two in one partition of the index, a third in another.
-const HASHES: [u64; 3] = [1 << 4, 2 << 4, 1 << 63 | 1 << 4];
+const HASHES: [u64; 3] = [1 << 8, 2 << 8, 1 << 63 | 1 << 8];
 pub const KEYS: usize = HASHES.len();
 /// Files that a model may make.
 const FILES: usize = 12;
