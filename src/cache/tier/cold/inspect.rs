@@ -209,11 +209,12 @@ fn verify_what_can_be_rebuilt(
     if let Some(snapshot) = &loaded.state.snapshot {
         let path = names::snapshot(dir, snapshot.id);
         let (store_id, segments) = (loaded.state.store_id, HashMap::new());
-        let whole = load_snapshot(disk, dir, store_id, snapshot, &segments, &mut MetadataIndex::default());
-        let found = whole.map_or_else(|problem| vec![problem], |taken| taken.mended);
-        found.into_iter().for_each(|problem| damage(&path, problem));
-        if let Err(problem) = check_spare_parts(disk, dir, store_id, snapshot) {
-            damage(&path, problem);
+        match load_snapshot(disk, dir, store_id, snapshot, &segments, &mut MetadataIndex::default()) {
+            Err(problem) => damage(&path, problem),
+            Ok(taken) => {
+                let spare = check_spare_parts(disk, dir, store_id, snapshot).err();
+                taken.mended.into_iter().chain(spare).for_each(|problem| damage(&path, problem));
+            }
         }
     }
     let current = dir.join(names::CURRENT);

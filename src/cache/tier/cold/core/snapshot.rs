@@ -308,21 +308,29 @@ impl<F: DiskFile> SnapshotFile<F> {
             next_at += u64::from(*len);
             (chunk, at, *len as usize)
         });
-        // Each thread's buffer, and what it has found.
-        let state = || (Vec::new(), Taken { live: LiveCounts::of_slots(standing.len()), ..Taken::default() });
-        let load = |(buffer, taken): &mut (Vec<u8>, Taken), (chunk, at, len)| {
+        // Each thread's buffer, what it has found, and the chunks that it had to put together again.
+        let found = || Taken { live: LiveCounts::of_slots(standing.len()), ..Taken::default() };
+        let state = || (Vec::new(), found(), Vec::new());
+        let load = |(buffer, taken, mended): &mut (Vec<u8>, Taken, Vec<usize>), (chunk, at, len)| {
             let check = |bytes: &[u8]| check_chunk(bytes).map(drop);
             let in_chunk = |problem: String| format!("chunk {chunk}: {problem}");
-            let mended = self.read_part(buffer, at, len, check).map_err(in_chunk)?;
-            taken.mended.extend(mended.map(in_chunk));
+            let was_damaged = self.read_part(buffer, at, len, check).map_err(in_chunk)?.is_some();
+            mended.extend(was_damaged.then_some(chunk));
             load_chunk(chunk, &buffer[..len - 4], standing, index, taken).map_err(in_chunk)
         };
         let parts = spread(chunks, threads_for(self.header.entries as usize), state, load)?;
         let mut all = Taken { entries: index.entries(), ..Taken::default() };
-        for (_, taken) in parts {
+        let mut mended = Vec::new();
+        for (_, taken, chunks) in parts {
             all.dangling += taken.dangling;
             all.live.merge(&taken.live);
-            all.mended.extend(taken.mended);
+            mended.extend(chunks);
+        }
+        // A lost block is one damage, whatever chunks were in it.
+        if let (Some(first), Some(last)) = (mended.iter().min(), mended.iter().max()) {
+            let count = mended.len();
+            all.mended
+                .push(format!("{count} of the chunks {first} to {last} damaged; the parity made up for it"));
         }
         Ok(all)
     }
