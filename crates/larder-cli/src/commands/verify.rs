@@ -92,6 +92,16 @@ fn print(report: &VerifyReport, args: &VerifyArgs, seconds: f64, output: &Output
         return output.line("DAMAGED as the warnings say; no record that the store knows of is damaged");
     }
     print_damage(report, output)?;
+    // Values are in segments, and need dictionaries; what else there is helps to find them.
+    let holds_values = |file: &str| file.starts_with("seg-") || file.starts_with("dict-");
+    if !report.damaged.iter().any(|damage| holds_values(&damage.file)) {
+        return output.line(format_args!(
+            "DAMAGED in {} places, in no record: if that costs entries, a warning above counts them. \
+             `larder compact {}` writes anew what is damaged there.",
+            output::count(report.damaged.len() as u64),
+            args.dir.display(),
+        ));
+    }
     output.line(format_args!(
         "DAMAGED in {} places: entries there read as misses, all others are served; put them in again. \
          `larder compact {}` clears damaged segments away once it rewrites them.",
