@@ -68,6 +68,14 @@ fn a_block_of_the_snapshot_that_is_lost_costs_nothing_wherever_it_lies() {
             bytes[at..at + BLOCK_BYTES].fill(0);
             expect_mended(&image, &name, &bytes, &model, &format!("{entries} entries, a block at {at}"));
         }
+        // The longest gap that it promises to close: what is touched of a chunk is put together as a whole.
+        let header = decode_header(whole).unwrap();
+        let gap = header.parity_bytes as usize - *header.chunk_bytes.iter().max().unwrap() as usize;
+        for at in [SNAPSHOT_HEADER_BYTES, spare / 3 + 1, spare / 2 + 7, spare - gap / 2] {
+            let mut bytes = whole.clone();
+            bytes[at..at + gap].iter_mut().for_each(|byte| *byte ^= 0x5a);
+            expect_mended(&image, &name, &bytes, &model, &format!("{entries} entries, {gap} bytes at {at}"));
+        }
         // Head, chunks and slot table are whole: no start reads the rest, a verification does.
         for at in [spare, whole.len() - BLOCK_BYTES] {
             let mut bytes = whole.clone();
