@@ -12,7 +12,7 @@ mod sync_range;
 mod write_back;
 
 pub use os::{OsDisk, OsFile, OsLock};
-pub(crate) use write_back::WriteBack;
+pub(crate) use write_back::{WriteBack, whole_pieces};
 
 use std::io;
 use std::path::Path;

@@ -27,3 +27,14 @@ impl WriteBack {
         }
     }
 }
+
+/// The page cache keeps in one piece (a folio) what is written to its place in one go, up to this size. So much fills a node of the
+/// tree that it finds them by, whose place the one piece then takes: with smaller ones a read of a cached page looks at one
+/// node more, of which there are too many for the processor's caches once a store has gigabytes.
+const FOLIO_BYTES: u64 = 256 << 10;
+
+/// How much of a buffer, whose beginning goes to `offset` of a file, ends where such a piece ends; 0 if it reaches no end.
+pub(crate) fn whole_pieces(offset: u64, len: usize) -> usize {
+    let end = offset + len as u64;
+    (end - end % FOLIO_BYTES).saturating_sub(offset) as usize
+}

@@ -1,11 +1,13 @@
 //! Maintenance and the writer ask the disk for little at a time: nobody who reads waits behind a whole segment.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use larder::{ColdTier, ManualClock};
 
-use crate::scripted::{Call, Op, ScriptedDisk};
-use crate::stores::{compact, config, key, noise, open_on, scratch};
+use crate::faults::appends;
+use crate::scripted::{Call, Gate, Op, ScriptedDisk, Verdict};
+use crate::stores::{Model, compact, config, expect_exactly, key, noise, open_on, put, scratch};
 
 /// What is asked for at once, and a batch of the writer's or a record behind it.
 const STEP_BYTES: u64 = 128 << 10;
@@ -95,4 +97,97 @@ fn the_space_of_what_goes_is_given_back_before_its_name() {
         }
     }
     assert!(removed >= 6, "{removed} removed");
+}
+
+/// What the page cache keeps in one piece.
+const PIECE_BYTES: u64 = 256 << 10;
+
+/// A store whose writer is held at its first append while records of a KiB are queued behind it: 3,000 of them, and before
+/// these one that expires. What the writer is told of its next appends follows the hold.
+fn with_much_queued(
+    dir: &std::path::Path,
+    verdicts: impl IntoIterator<Item = Verdict>,
+) -> ColdTier<ScriptedDisk, ManualClock> {
+    let config = config(dir).segment_bytes(8 << 20);
+    let cold = open_on(config, ScriptedDisk::new(appends).logging());
+    let (gate, hold) = Gate::new();
+    cold.disk().script([Verdict::Hold(hold)]);
+    cold.disk().script(verdicts);
+    cold.insert(&key(0), &noise(0, 1000)).unwrap();
+    gate.wait();
+    cold.insert_with_ttl(b"expires", b"in an hour", Duration::from_secs(3600)).unwrap();
+    (1..=3000).for_each(|number| cold.insert(&key(number), &noise(number.into(), 1000)).unwrap());
+    cold
+}
+
+/// Where the appends to each segment end, in their order.
+fn ends(log: &[Call]) -> BTreeMap<&str, Vec<u64>> {
+    let mut ends = BTreeMap::<&str, Vec<u64>>::new();
+    for call in log.iter().filter(|call| call.op == Op::Write && call.name.starts_with("seg-")) {
+        ends.entry(&call.name).or_default().push(call.offset + call.len as u64);
+    }
+    ends
+}
+
+#[test]
+fn while_more_comes_writes_end_where_pieces_of_the_page_cache_end() {
+    let dir = scratch();
+    let cold = with_much_queued(dir.path(), []);
+    cold.flush().unwrap();
+    let log = cold.disk().take_log();
+    let segments = ends(&log);
+    let many = segments.values().find(|ends| ends.len() > 8).expect("a segment of 3 MB");
+    // The header, the record at which the writer was held, pieces, and what was left at the flush.
+    let pieces = &many[2..many.len() - 1];
+    assert_eq!(pieces, (1..=11).map(|piece| piece * PIECE_BYTES).collect::<Vec<u64>>());
+    compact(&cold);
+    (0..3000).filter(|number| number % 3 == 0).for_each(|number| cold.remove(&key(number)).unwrap());
+    cold.disk().take_log();
+    compact(&cold);
+    let log = cold.disk().take_log();
+    let outputs: Vec<Vec<u64>> =
+        ends(&log).into_iter().filter(|(name, _)| name.ends_with(".tmp")).map(|(_, ends)| ends).collect();
+    let pieces = |ends: &&Vec<u64>| ends.len() > 5 && ends[..5].iter().all(|end| end % PIECE_BYTES == 0);
+    assert!(outputs.iter().any(|ends| pieces(&ends)), "{outputs:?}");
+}
+
+#[test]
+fn who_shares_the_writer_with_many_does_not_wait_for_as_long_as_they_come() {
+    let dir = scratch();
+    let cold = with_much_queued(dir.path(), []);
+    cold.flush().unwrap();
+    let log = cold.disk().take_log();
+    let appended: Vec<&Call> = log.iter().filter(|call| appends(call)).collect();
+    let alone = |call: &&Call| appended.iter().filter(|other| other.name == call.name).count() == 1;
+    let at = appended.iter().position(alone).expect("a segment of one record");
+    assert!(at <= 3, "it was written behind {at} others: {appended:?}");
+}
+
+#[test]
+fn what_a_piece_has_of_a_record_goes_with_the_record() {
+    let dir = scratch();
+    // One piece is written, of the next a part.
+    let verdicts =
+        [Verdict::Pass, Verdict::Short(100_000), Verdict::Fail(std::io::ErrorKind::StorageFull)];
+    let cold = with_much_queued(dir.path(), verdicts);
+    let error = cold.flush().unwrap_err();
+    assert!(error.to_string().contains("lost"), "{error}");
+    let mut model = Model::new();
+    model.insert(b"expires".to_vec(), b"in an hour".to_vec());
+    for number in 0..=3000 {
+        if let Some(value) = cold.get(&key(number)).unwrap() {
+            model.insert(key(number), value.to_vec());
+        }
+    }
+    let lost = (0..=3000).filter(|number| !model.contains_key(&key(*number))).collect::<Vec<u32>>();
+    let first = lost[0];
+    assert!((250..=262).contains(&first), "those before the end of the piece stand: {first}");
+    assert!(lost.len() >= 250 && lost.len() < 2500, "{} lost", lost.len());
+    (4000..4100).for_each(|number| put(&cold, &mut model, key(number), noise(number.into(), 1000)));
+    cold.flush().unwrap();
+    expect_exactly(&cold, &model, "after the failure");
+    cold.abandon();
+    let report = larder::verify(dir.path(), &mut |_| ()).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    expect_exactly(&open_on(config(dir.path()), larder::OsDisk), &model, "after a reopen");
 }

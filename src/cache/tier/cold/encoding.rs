@@ -14,8 +14,9 @@ use crate::clock::Clock;
 use crate::io::Disk;
 
 /// The writer encodes what comes while less than this is queued: it has time for it then, and the caller goes on. With
-/// more in the queue callers encode what they bring, so that both work at once and neither waits for the other.
-const WRITER_ENCODES_BELOW: u64 = 256 << 10;
+/// more in the queue callers encode what they bring, so that both work at once and neither waits for the other. The batch that
+/// the writer is gathering counts as queued: raw, a piece of it may be half a MiB.
+const WRITER_ENCODES_BELOW: u64 = 768 << 10;
 /// Larger records are the caller's work in any case: what is queued behind them would wait. Nor do they share a piece of
 /// memory with others.
 const SMALL_BYTES_MAX: usize = 16 << 10;

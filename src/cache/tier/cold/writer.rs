@@ -29,13 +29,16 @@ use crate::config::Durability;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Disk;
 
-/// A batch is handed to the kernel when it has grown to this.
-const BATCH_BYTES: usize = 256 << 10;
+/// A batch is handed to the kernel, whole, when it has grown to this; the page cache's whole pieces of it go before.
+const BATCH_BYTES: usize = 1 << 20;
 /// While records keep coming one by one, they are gathered for as long as this before the next look at the queue: a
 /// caller need not wake the writer for each, nor the writer call the kernel for each.
 const GATHER: Duration = Duration::from_micros(200);
 /// No accepted record is kept from the kernel for the sake of gathering any longer than this.
 const GATHER_MAX: Duration = Duration::from_millis(1);
+/// Unless so many bytes come in that time that whole pieces can be expected: then in this.
+const GATHER_PIECE_MAX: Duration = Duration::from_millis(20);
+const GATHER_PIECE_BYTES: usize = 16 << 10;
 /// After that many records the writer asks whether anybody waits for its processor: a burst of fifty that were left to it to
 /// encode takes a third of a millisecond, and a reader whom the disk has answered meanwhile is not let in before its end.
 const RECORDS_IN_A_ROW: u32 = 16;
@@ -169,7 +172,11 @@ impl<D: Disk> Writer<D> {
         if let Ok(request) = self.requests.try_recv() {
             return Some(request);
         }
-        if self.pending.is_empty() || !self.acks.is_empty() || self.batch_begun.elapsed() >= GATHER_MAX {
+        if self.pending.is_empty() || !self.acks.is_empty() {
+            return None;
+        }
+        let is_large = self.storage.buffered_bytes() >= GATHER_PIECE_BYTES;
+        if self.batch_begun.elapsed() >= if is_large { GATHER_PIECE_MAX } else { GATHER_MAX } {
             return None;
         }
         std::thread::sleep(GATHER);
@@ -240,10 +247,7 @@ impl<D: Disk> Writer<D> {
                 self.append(shared, record, charge);
                 // Only now: what `append` hands over to make room does not hold this record yet.
                 self.acks.extend(ack);
-                if self.storage.buffered_bytes() >= BATCH_BYTES {
-                    self.hand_over(shared);
-                    self.answer_acks(shared);
-                }
+                self.write_if_grown(shared);
             }
             WriteRequest::Barrier { sync, reply } => {
                 // Dropped before the reply: whoever learns of a panic by it finds the store closed.
@@ -255,6 +259,19 @@ impl<D: Disk> Writer<D> {
                 drop(reply.send(result));
             }
             WriteRequest::Close { .. } => unreachable!("run answers it"),
+        }
+    }
+
+    /// Writes what has come together, without waiting for the end of the batch.
+    fn write_if_grown<C: Clock>(&mut self, shared: &Shared<D, C>) {
+        let is_waited_for = !self.acks.is_empty();
+        if self.storage.buffered_bytes() >= BATCH_BYTES || (is_waited_for && self.storage.has_pieces()) {
+            self.hand_over(shared);
+            self.answer_acks(shared);
+        } else if self.storage.has_pieces() {
+            let failed = self.storage.write_pieces(shared);
+            self.settle(shared, failed);
+            self.publish_progress(shared);
         }
     }
 
@@ -448,42 +465,50 @@ impl<D: Disk> Writer<D> {
     /// the index not yet, and a snapshot taken meanwhile would be without it and claim to have it (N1).
     fn hand_over<C: Clock>(&mut self, shared: &Shared<D, C>) {
         self.write_batch(shared);
+        self.publish_progress(shared);
+    }
+
+    fn publish_progress<C: Clock>(&self, shared: &Shared<D, C>) {
         shared.processed_sequence.store(self.frontier.next() - 1, Ordering::SeqCst);
     }
 
-    /// Writes the batch; then, and only then, lets go of the in-flight copies.
     fn write_batch<C: Clock>(&mut self, shared: &Shared<D, C>) {
         if self.pending.is_empty() {
             return;
         }
         let failed = self.storage.write_out(shared);
-        let pending = std::mem::take(&mut self.pending);
-        if failed.is_empty() {
-            return self.let_go(shared, pending);
-        }
-        let (lost, written): (Vec<Pending>, Vec<Pending>) =
-            pending.into_iter().partition(|pending| pending.is_in(&failed));
-        for (slot, error) in failed {
-            if let Err(left) = self.storage.discard(slot) {
-                self.note_failure(shared, &left);
-            }
-            self.note_failure(shared, &error);
-        }
-        self.lose(shared, &lost);
-        self.let_go(shared, written);
+        self.settle(shared, failed);
     }
 
-    fn let_go<C: Clock>(&mut self, shared: &Shared<D, C>, pending: Vec<Pending>) {
-        let mut charge = 0;
-        for Pending { record, charge: bytes, .. } in &pending {
-            shared.hand_over().let_go(EntryId::of(record.hash), record.meta.sequence);
-            charge += bytes;
+    /// After a write, and only then, lets go of the in-flight copies of what is in the files now, and gives up what could
+    /// not be written.
+    fn settle<C: Clock>(&mut self, shared: &Shared<D, C>, failed: Vec<(u32, Error)>) {
+        if !failed.is_empty() {
+            let (lost, others): (Vec<Pending>, Vec<Pending>) =
+                std::mem::take(&mut self.pending).into_iter().partition(|pending| pending.is_in(&failed));
+            self.pending = others;
+            for (slot, error) in failed {
+                if let Err(left) = self.storage.discard(slot) {
+                    self.note_failure(shared, &left);
+                }
+                self.note_failure(shared, &error);
+            }
+            self.lose(shared, &lost);
         }
+        let (mut charge, storage) = (0, &self.storage);
+        self.pending.retain(|Pending { record, place, charge: bytes }| {
+            let is_waiting = place.is_some_and(|(location, _)| !storage.is_written(location));
+            if !is_waiting {
+                shared.hand_over().let_go(EntryId::of(record.hash), record.meta.sequence);
+                charge += bytes;
+            }
+            is_waiting
+        });
+        // What is left came last, if it is not of another segment, which is written with the next piece.
+        self.batch_begun = Instant::now();
         shared.release(charge, &self.waker);
         // Not before: until then what has been written counts twice.
         self.count_in_a_row(RECORDS_IN_A_ROW);
-        self.pending = pending;
-        self.pending.clear();
     }
 
     /// Accepted records that could not be written read as misses from now on. Keys of which

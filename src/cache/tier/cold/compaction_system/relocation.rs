@@ -28,10 +28,10 @@ use crate::cache::tier::cold::serialization::segment::{
 use crate::cache::tier::cold::shared::{Shared, count};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{Disk, DiskFile, WriteBack};
+use crate::io::{Disk, DiskFile, WriteBack, whole_pieces};
 
-/// Victims are read and outputs written in pieces of about this size. The disk serves one request after the other: what is
-/// asked for in one go keeps every reader waiting for as long as it takes, a tenth of a millisecond.
+/// Victims are read in pieces of about this size. The disk serves one request after the other: what is asked for in one go
+/// keeps every reader waiting for as long as it takes, a tenth of a millisecond.
 const PIECE_BYTES: u64 = 128 << 10;
 /// Dead records between survivors are read with them up to this length: skipping them would take the disk longer.
 const GAP_BYTES: u64 = 16 << 10;
@@ -230,8 +230,9 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
             from: survivor.from,
             to: IndexEntry { location, size },
         });
-        if output.buffer.len() as u64 >= PIECE_BYTES {
-            write_out(self.shared, output)?;
+        let whole = whole_pieces(output.written, output.buffer.len());
+        if whole > 0 {
+            write_out(self.shared, output, whole)?;
         }
         Ok(())
     }
@@ -297,7 +298,7 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
         let Output { identity, rows, summary, .. } = output;
         let footer = encode_footer(identity.segment_id, identity.nonce, summary.records_end, rows, summary);
         output.buffer.extend_from_slice(&footer);
-        write_out(shared, output)?;
+        write_out(shared, output, output.buffer.len())?;
         // A failed sync is never tried again on this file: it is discarded, and the victims stay.
         output.file.sync().map_err(|error| Error::io("sync", &output.path, error))?;
         let reader =
@@ -535,17 +536,22 @@ fn within(sequence: u64, base_sequence: u64) -> bool {
     sequence.checked_sub(base_sequence).is_some_and(|delta| u32::try_from(delta).is_ok())
 }
 
-fn write_out<D: Disk, C: Clock>(shared: &Shared<D, C>, output: &mut Output<D::File>) -> Result<()> {
-    let end = output.written + output.buffer.len() as u64;
+/// Writes so many bytes of the buffer.
+fn write_out<D: Disk, C: Clock>(
+    shared: &Shared<D, C>,
+    output: &mut Output<D::File>,
+    bytes: usize,
+) -> Result<()> {
+    let end = output.written + bytes as u64;
     shared.ledger.resize(output.written, end);
-    output.file.write_full_at(&output.buffer, output.written).map_err(|error| {
+    output.file.write_full_at(&output.buffer[..bytes], output.written).map_err(|error| {
         // What it left is struck out by the length known when the file goes.
         shared.ledger.resize(end, output.written);
         Error::io("write", &output.path, error)
     })?;
-    count(&shared.counters.segment_bytes_written, output.buffer.len() as u64);
-    output.written += output.buffer.len() as u64;
-    output.write_back.appended(&output.file, output.written);
-    output.buffer.clear();
+    count(&shared.counters.segment_bytes_written, bytes as u64);
+    output.written = end;
+    output.write_back.appended(&output.file, end);
+    output.buffer.drain(..bytes);
     Ok(())
 }

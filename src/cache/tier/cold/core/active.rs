@@ -1,7 +1,8 @@
 //! A segment that is being written.
 //!
-//! Owner: the writer, through its storage. Records go to a buffer and from there to the file, one write a batch; a seal
-//! ends the segment with its footer. A failed write is forgotten record by record: what was written before it stands.
+//! Owner: the writer, through its storage. Records go to a buffer and from there to the file, in whole pieces of the page
+//! cache while more of them come, with what is left at the end of a batch; a seal ends the segment with its footer. A failed
+//! write is forgotten record by record: what was written before it stands.
 
 use std::path::PathBuf;
 
@@ -12,31 +13,52 @@ use crate::cache::tier::cold::serialization::record::{RECORD_ALIGN, RecordMeta, 
 use crate::cache::tier::cold::serialization::segment::{
     SEGMENT_HEADER_BYTES, SegmentIdentity, SegmentSummary,
 };
-use crate::io::{DiskFile, WriteBack};
+use crate::io::{DiskFile, WriteBack, whole_pieces};
+
+/// What the first so many records come to.
+#[derive(Clone, Copy)]
+struct Extent {
+    rows: usize,
+    summary: SegmentSummary,
+    /// What their values' size classes add up to.
+    class_bytes: u64,
+}
+
+impl Extent {
+    fn add(&mut self, meta: &RecordMeta, end: u64) {
+        self.rows += 1;
+        self.summary.add(meta);
+        self.summary.records_end = end;
+        if !meta.tombstone {
+            self.class_bytes += SizeClass::of(meta.record_bytes()).bytes_estimate();
+        }
+    }
+}
 
 /// A segment that is being written.
 pub(super) struct ActiveSegment<F> {
     pub identity: SegmentIdentity,
     pub slot: u32,
     pub path: PathBuf,
+    /// Bytes of it that the ledger knows of.
+    pub entered_bytes: u64,
     file: F,
-    /// Records that are not in the file yet.
+    /// What is not in the file yet. It may begin within a record.
     buffer: Vec<u8>,
     /// Where the buffer goes.
     written: u64,
     write_back: WriteBack,
     rows: Vec<FooterRow>,
-    summary: SegmentSummary,
-    /// As of the last write: what a failed write falls back to.
-    written_rows: usize,
-    written_summary: SegmentSummary,
-    /// What its values' size classes add up to.
-    class_bytes: u64,
-    written_class_bytes: u64,
+    /// All its records.
+    all: Extent,
+    /// Those that are in the file, whole: what a failed write falls back to.
+    stored: Extent,
+    /// Those that will be once the whole pieces of the buffer are written; `None` if it has none.
+    in_pieces: Option<Extent>,
+    /// It had records, but no whole piece, when others' were written.
+    was_left_out: bool,
     /// Bytes wait for a sync.
     dirty: bool,
-    /// Earliest expiry among the rows not published yet.
-    expiry_min_ms: u64,
     /// A seal has begun: where its footer goes, and what that says once it is written. No record follows (W2).
     footer_at: Option<u64>,
     footed: Option<SegmentSummary>,
@@ -44,27 +66,40 @@ pub(super) struct ActiveSegment<F> {
     pub seal_at_ms: u64,
 }
 
+/// What a write has made readable.
+pub(super) struct Written {
+    pub bytes: u64,
+    /// Earliest expiry among the records; `u64::MAX` if none of them expires.
+    pub expiry_min_ms: u64,
+}
+
 impl<F: DiskFile> ActiveSegment<F> {
     /// A segment whose header has just been written to `file`.
-    pub fn new(identity: SegmentIdentity, slot: u32, path: PathBuf, file: F, seal_at_ms: u64) -> Self {
+    pub fn new(
+        identity: SegmentIdentity,
+        slot: u32,
+        path: PathBuf,
+        file: F,
+        (seal_at_ms, entered_bytes): (u64, u64),
+    ) -> Self {
         let summary =
             SegmentSummary { records_end: SEGMENT_HEADER_BYTES as u64, ..SegmentSummary::default() };
+        let nothing = Extent { rows: 0, summary, class_bytes: 0 };
         Self {
             identity,
             slot,
             path,
+            entered_bytes,
             file,
             buffer: Vec::new(),
             written: SEGMENT_HEADER_BYTES as u64,
             write_back: WriteBack::default(),
             rows: Vec::new(),
-            summary,
-            written_rows: 0,
-            written_summary: summary,
-            class_bytes: 0,
-            written_class_bytes: 0,
+            all: nothing,
+            stored: nothing,
+            in_pieces: None,
+            was_left_out: false,
             dirty: true,
-            expiry_min_ms: u64::MAX,
             footer_at: None,
             footed: None,
             seal_at_ms,
@@ -91,9 +126,19 @@ impl<F: DiskFile> ActiveSegment<F> {
         self.dirty || !self.buffer.is_empty()
     }
 
-    /// Rows of the records in the file.
-    pub fn written_rows(&self) -> usize {
-        self.written_rows
+    /// Whether all its records are in the file.
+    pub fn is_written(&self) -> bool {
+        self.stored.rows == self.rows.len()
+    }
+
+    /// Whether a write of whole pieces would take something with it.
+    pub fn has_pieces(&self) -> bool {
+        self.in_pieces.is_some()
+    }
+
+    /// How long the file is, and rows of the records in it.
+    pub fn in_file(&self) -> (u64, usize) {
+        (self.written, self.stored.rows)
     }
 
     /// Its rows, those of the buffer included.
@@ -103,17 +148,12 @@ impl<F: DiskFile> ActiveSegment<F> {
 
     /// What it holds, the buffer included.
     pub fn summary(&self) -> &SegmentSummary {
-        &self.summary
+        &self.all.summary
     }
 
-    /// What of it is in the file.
-    pub fn written_summary(&self) -> &SegmentSummary {
-        &self.written_summary
-    }
-
-    /// What the size classes of its values add up to.
-    pub fn class_bytes(&self) -> u64 {
-        self.class_bytes
+    /// What of it is in the file, and what the size classes of its values add up to.
+    pub fn stored(&self) -> (&SegmentSummary, u64) {
+        (&self.stored.summary, self.stored.class_bytes)
     }
 
     /// Whether a record of this size and sequence number needs another segment.
@@ -127,38 +167,60 @@ impl<F: DiskFile> ActiveSegment<F> {
         let offset = self.end();
         append_record(&mut self.buffer, meta, stored, sum, place_of(&self.identity, offset));
         self.rows.push(FooterRow::new(hash, offset as u32, meta));
-        self.summary.add(meta);
-        self.summary.records_end = self.end();
-        if !meta.tombstone {
-            self.class_bytes += SizeClass::of(meta.record_bytes()).bytes_estimate();
+        let end = self.end();
+        let pieces_end = self.written + whole_pieces(self.written, self.buffer.len()) as u64;
+        // A piece ends within the record: without its other half it does not count.
+        if offset < pieces_end && pieces_end < end {
+            self.in_pieces = Some(self.all);
         }
-        if meta.expires_at_ms != 0 {
-            self.expiry_min_ms = self.expiry_min_ms.min(meta.expires_at_ms);
+        self.all.add(meta, end);
+        if pieces_end == end {
+            self.in_pieces = Some(self.all);
         }
     }
 
-    /// Writes the buffer: one write. Returns the bytes written and the earliest expiry among them.
-    pub fn write_out(&mut self) -> std::io::Result<(u64, u64)> {
+    /// Writes the whole pieces that are in the buffer. Without any it is left out once, then written as it is: its records
+    /// must not wait for as long as others come.
+    pub fn write_pieces(&mut self) -> Option<std::io::Result<Written>> {
+        if let Some(extent) = self.in_pieces {
+            return Some(self.write(whole_pieces(self.written, self.buffer.len()), extent));
+        }
+        if self.was_left_out {
+            return Some(self.write_out());
+        }
+        self.was_left_out = !self.is_written();
+        None
+    }
+
+    /// Writes the buffer: one write.
+    pub fn write_out(&mut self) -> std::io::Result<Written> {
+        self.write(self.buffer.len(), self.all)
+    }
+
+    fn write(&mut self, bytes: usize, extent: Extent) -> std::io::Result<Written> {
         self.dirty = true;
-        self.file.write_full_at(&self.buffer, self.written)?;
-        let bytes = self.buffer.len() as u64;
-        self.written += bytes;
+        self.file.write_full_at(&self.buffer[..bytes], self.written)?;
+        self.written += bytes as u64;
         self.write_back.appended(&self.file, self.written);
-        self.buffer.clear();
-        self.written_rows = self.rows.len();
-        self.written_summary = self.summary;
-        self.written_class_bytes = self.class_bytes;
-        Ok((bytes, std::mem::replace(&mut self.expiry_min_ms, u64::MAX)))
+        self.buffer.drain(..bytes);
+        let new = &self.rows[self.stored.rows..extent.rows];
+        let expiring = new.iter().map(|row| row.expires_at_ms).filter(|expires_at_ms| *expires_at_ms != 0);
+        let expiry_min_ms = expiring.min().unwrap_or(u64::MAX);
+        self.stored = extent;
+        self.in_pieces = None;
+        self.was_left_out = false;
+        Ok(Written { bytes: bytes as u64, expiry_min_ms })
     }
 
-    /// Forgets the buffered records, and blanks what a failed write left of them in the file: a whole record there
-    /// would be found by a recovery although its caller was told that it is lost.
+    /// Forgets the records that are not in the file, and blanks what there is of them: a whole record there would be found
+    /// by a recovery although its caller was told that it is lost.
     pub fn discard(&mut self) -> std::io::Result<()> {
         self.buffer.clear();
-        self.rows.truncate(self.written_rows);
-        self.summary = self.written_summary;
-        self.class_bytes = self.written_class_bytes;
-        self.expiry_min_ms = u64::MAX;
+        self.rows.truncate(self.stored.rows);
+        self.all = self.stored;
+        (self.in_pieces, self.was_left_out) = (None, false);
+        // Half a record may have been written before.
+        self.written = self.stored.summary.records_end;
         let left = self.file.len()?.saturating_sub(self.written);
         self.file.write_full_at(&vec![0; left as usize], self.written)
     }
@@ -178,7 +240,7 @@ impl<F: DiskFile> ActiveSegment<F> {
         if let Some(summary) = self.footed {
             return Ok((summary, 0));
         }
-        let mut summary = self.summary;
+        let mut summary = self.all.summary;
         let footer_at = match self.footer_at {
             Some(footer_at) => footer_at,
             // A failed write may have left the file longer than its records; the footer goes to its very end.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use super::active::ActiveSegment;
+use super::active::{ActiveSegment, Written};
 use super::manifest::{LoadedManifest, Manifest, ROLL_BYTES, replace_file, sync_failed, sync_names};
 use super::names;
 use super::recovery::{Recovered, Tail};
@@ -40,6 +40,8 @@ pub struct ColdTierStorage<D: Disk> {
     actives: BTreeMap<u8, ActiveSegment<D::File>>,
     /// Bytes in their buffers.
     buffered_bytes: usize,
+    /// One of the buffers has grown over the end of a piece.
+    has_pieces: bool,
     /// Length of the manifest, as entered in the ledger.
     manifest_bytes: u64,
     /// Sequence numbers were written since they were saved.
@@ -73,7 +75,15 @@ impl<D: Disk> ColdTierStorage<D> {
     fn new(dir: PathBuf, manifest: Manifest<D>) -> Self {
         let manifest_bytes = manifest.file_bytes();
         let actives = BTreeMap::new();
-        Self { dir, manifest, actives, buffered_bytes: 0, manifest_bytes, clock_dirty: false }
+        Self {
+            dir,
+            manifest,
+            actives,
+            buffered_bytes: 0,
+            has_pieces: false,
+            manifest_bytes,
+            clock_dirty: false,
+        }
     }
 
     /// Puts a recovered store in order: seals its tails, forgets what is missing, deletes orphans.
@@ -251,6 +261,7 @@ impl<D: Disk> ColdTierStorage<D> {
         let active = self.actives.get_mut(&group).expect("place has opened a segment");
         active.append(hash, meta, stored, sum);
         self.buffered_bytes += meta.record_bytes();
+        self.has_pieces |= active.has_pieces();
     }
 
     /// Bytes in all buffers.
@@ -275,7 +286,8 @@ impl<D: Disk> ColdTierStorage<D> {
             group: record.group,
         };
         let path = names::segment(&self.dir, identity.segment_id);
-        shared.ledger.enter(active_bytes(SEGMENT_HEADER_BYTES as u64, 0));
+        let entered_bytes = active_bytes(SEGMENT_HEADER_BYTES as u64, 0);
+        shared.ledger.enter(entered_bytes);
         let opened = (|| {
             let file = shared.disk.create(&path)?;
             file.write_full_at(&identity.encode(), 0)?;
@@ -294,38 +306,65 @@ impl<D: Disk> ColdTierStorage<D> {
                 self.enter_manifest(shared);
                 // What stays behind is an orphan that the next start deletes.
                 drop(shared.disk.remove(&path));
-                shared.ledger.strike(active_bytes(SEGMENT_HEADER_BYTES as u64, 0));
+                shared.ledger.strike(entered_bytes);
                 shared.slab.release(slot);
                 return Err(error);
             }
         };
         self.enter_manifest(shared);
         let seal_at_ms = record.seal_age_ms.map_or(u64::MAX, |age_ms| record.accepted_ms + age_ms);
-        let active = ActiveSegment::new(identity, slot, path, file, seal_at_ms);
+        let active = ActiveSegment::new(identity, slot, path, file, (seal_at_ms, entered_bytes));
         shared.slab.install(slot, OpenSegment::new(identity, reader), *active.summary(), 0, None);
         Ok(active)
+    }
+
+    /// Whether a segment's buffer has grown over the end of a piece.
+    pub fn has_pieces(&self) -> bool {
+        self.has_pieces
     }
 
     /// Writes the buffers: one write a segment. Returns the slots of those that could not be written, and why;
     /// `discard` has to forget their records, the next ones are written in their place.
     pub fn write_out<C: Clock>(&mut self, shared: &Shared<D, C>) -> Vec<(u32, Error)> {
+        self.write(shared, |active| (!active.is_written()).then(|| active.write_out()))
+    }
+
+    /// Writes what the buffers have of whole pieces, and all of a buffer that had none the last time; likewise.
+    pub fn write_pieces<C: Clock>(&mut self, shared: &Shared<D, C>) -> Vec<(u32, Error)> {
+        self.write(shared, ActiveSegment::write_pieces)
+    }
+
+    fn write<C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        how: impl Fn(&mut ActiveSegment<D::File>) -> Option<std::io::Result<Written>>,
+    ) -> Vec<(u32, Error)> {
         let mut failed = Vec::new();
-        for active in self.actives.values_mut().filter(|active| active.buffered_bytes() > 0) {
-            let before = active_bytes(active.written_summary().records_end, active.written_rows());
-            match active.write_out() {
-                Ok((bytes, expiry_min_ms)) => {
+        for active in self.actives.values_mut() {
+            match how(active) {
+                None => {}
+                Some(Ok(Written { bytes, expiry_min_ms })) => {
                     count(&shared.counters.segment_bytes_written, bytes);
-                    let after = active_bytes(active.end(), active.written_rows());
-                    shared.ledger.enter(after.saturating_sub(before));
-                    let (summary, class_bytes) = (*active.summary(), active.class_bytes());
-                    shared.slab.publish(active.slot, summary, class_bytes, expiry_min_ms);
+                    let (end, rows) = active.in_file();
+                    let bytes = active_bytes(end, rows).max(active.entered_bytes);
+                    shared.ledger.enter(bytes - active.entered_bytes);
+                    active.entered_bytes = bytes;
+                    let (summary, class_bytes) = active.stored();
+                    shared.slab.publish(active.slot, *summary, class_bytes, expiry_min_ms);
                     self.clock_dirty = true;
                 }
-                Err(error) => failed.push((active.slot, Error::io("append to", &active.path, error))),
+                Some(Err(error)) => failed.push((active.slot, Error::io("append to", &active.path, error))),
             }
         }
-        self.buffered_bytes = 0;
+        self.has_pieces = false;
+        self.buffered_bytes = self.actives.values().map(ActiveSegment::buffered_bytes).sum();
         failed
+    }
+
+    /// Whether a record at this place is in its file, as far as an active segment is concerned.
+    pub fn is_written(&self, location: Location) -> bool {
+        let active = self.actives.values().find(|active| active.slot == location.slot);
+        active.is_none_or(|active| u64::from(location.offset) < active.stored().0.records_end)
     }
 
     /// Forgets the records that a failed write left in a segment's buffer.
@@ -336,6 +375,7 @@ impl<D: Disk> ColdTierStorage<D> {
         let Some(active) = self.actives.values_mut().find(|active| active.slot == slot) else {
             return Ok(());
         };
+        self.buffered_bytes -= active.buffered_bytes();
         active.discard().map_err(|error| {
             let error = Error::io("take back a failed write to", &active.path, error);
             Error::new(ErrorKind::ReadOnly, error.to_string())
@@ -348,13 +388,14 @@ impl<D: Disk> ColdTierStorage<D> {
         let Some(active) = self.actives.get_mut(&group).filter(|active| !active.is_empty()) else {
             return Ok(());
         };
-        debug_assert_eq!(active.buffered_bytes(), 0, "the writer hands over first");
+        debug_assert!(active.is_written(), "the writer hands over first");
         let footer = active.write_footer().map_err(|error| Error::io("seal", &active.path, error));
         let (summary, footer_bytes) = footer?;
         if footer_bytes > 0 {
             count(&shared.counters.segment_bytes_written, footer_bytes);
             // In one step: what is struck out in between, a caller could take.
-            shared.ledger.resize(active_bytes(active.end(), active.written_rows()), summary.file_bytes);
+            shared.ledger.resize(active.entered_bytes, summary.file_bytes);
+            active.entered_bytes = summary.file_bytes;
         }
         active.sync().map_err(|error| sync_failed(&active.path, error))?;
         let segment_id = active.identity.segment_id;
@@ -426,8 +467,8 @@ impl<D: Disk> ColdTierStorage<D> {
     fn save_clock<C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
         let tails = self.actives.values().map(|active| SyncedTail {
             segment_id: active.identity.segment_id,
-            records_end: active.written_summary().records_end,
-            shadow_max: active.written_summary().shadow_max,
+            records_end: active.stored().0.records_end,
+            shadow_max: active.stored().0.shadow_max,
         });
         self.manifest.append(&Edit::SaveClock {
             clock_ms: shared.clock.now_ms(),
