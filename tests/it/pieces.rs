@@ -167,8 +167,7 @@ fn who_shares_the_writer_with_many_does_not_wait_for_as_long_as_they_come() {
 fn what_a_piece_has_of_a_record_goes_with_the_record() {
     let dir = scratch();
     // One piece is written, of the next a part.
-    let verdicts =
-        [Verdict::Pass, Verdict::Short(100_000), Verdict::Fail(std::io::ErrorKind::StorageFull)];
+    let verdicts = [Verdict::Pass, Verdict::Short(100_000), Verdict::Fail(std::io::ErrorKind::StorageFull)];
     let cold = with_much_queued(dir.path(), verdicts);
     let error = cold.flush().unwrap_err();
     assert!(error.to_string().contains("lost"), "{error}");

@@ -78,11 +78,16 @@ fn write_records(dir: &TempDir, count: usize) -> PathBuf {
 }
 
 fn largest_segment(store: &Path) -> PathBuf {
+    largest(store, "seg-")
+}
+
+/// The largest file whose name begins so.
+fn largest(store: &Path, prefix: &str) -> PathBuf {
     let files =
         fs::read_dir(store).expect("the store can be listed").map(|entry| entry.expect("an entry").path());
-    let segments =
-        files.filter(|path| path.file_name().is_some_and(|name| text(name.as_ref()).starts_with("seg-")));
-    segments.max_by_key(|path| fs::metadata(path).map_or(0, |data| data.len())).expect("a segment")
+    let named =
+        files.filter(|path| path.file_name().is_some_and(|name| text(name.as_ref()).starts_with(prefix)));
+    named.max_by_key(|path| fs::metadata(path).map_or(0, |data| data.len())).expect("such a file")
 }
 
 /// Starts the program with its stdin and stdout held by the test.

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    larder, largest_segment, number, parse, place, records, run, run_json, start, text, wait_for_store,
-    write_records,
+    larder, largest, largest_segment, number, parse, place, records, run, run_json, start, text,
+    wait_for_store, write_records,
 };
 
 #[test]
@@ -155,6 +155,25 @@ fn damaged_bytes_make_verify_exit_with_3() {
     // The rest is still served.
     assert!(number(&report, "live_entries") > 4900.0, "{report}");
     run(&["inspect", text(&store)], 0);
+}
+
+#[test]
+fn damage_beside_the_records_is_said_to_be_in_none_and_a_compact_mends_it() {
+    let (dir, store) = place();
+    let input = write_records(&dir, 5000);
+    run(&["load", text(&store), "--from", text(&input)], 0);
+    let snapshot = largest(&store, "snap-");
+    let mut bytes = fs::read(&snapshot).expect("the index can be read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xff;
+    fs::write(&snapshot, &bytes).expect("the index can be damaged");
+
+    let said = run(&["verify", text(&store)], 3);
+    let said = String::from_utf8_lossy(&said.stdout);
+    assert!(said.contains("in no record") && !said.contains("read as misses"), "{said}");
+    run(&["compact", text(&store)], 0);
+    let report = run_json(&["verify", text(&store)], 0);
+    assert_eq!(number(&report, "live_entries"), 5000.0);
 }
 
 #[test]
