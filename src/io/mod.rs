@@ -6,13 +6,15 @@
 //! Durability contract, that of POSIX and no more: written bytes survive a power cut once `sync` on their file has
 //! returned; a created, renamed or removed name survives once `sync_dir` on its directory has returned.
 
+mod append;
+#[cfg(target_os = "linux")]
+mod memory;
 mod os;
 #[cfg(target_os = "linux")]
 mod sync_range;
-mod write_back;
 
+pub(crate) use append::{Pieces, WriteBack, whole_pieces};
 pub use os::{OsDisk, OsFile, OsLock};
-pub(crate) use write_back::{WriteBack, whole_pieces};
 
 use std::io;
 use std::path::Path;
@@ -44,6 +46,11 @@ pub trait Disk: Send + Sync + 'static {
     /// still take from it, or a quota, is not in it.
     fn free_bytes(&self, _dir: &Path) -> io::Result<Option<u64>> {
         Ok(None)
+    }
+    /// Bytes of memory that this process may fill, the kernel's cache of its files included; `None` if that cannot be told.
+    /// Asked once, when a store is opened.
+    fn memory_bytes(&self) -> Option<u64> {
+        None
     }
     /// Takes the lock file of a store, without waiting: `None` if another holds it.
     fn lock(&self, path: &Path) -> io::Result<Option<Self::Lock>>;

@@ -128,6 +128,11 @@ impl Disk for OsDisk {
         Ok(Some(found.f_bavail.saturating_mul(found.f_frsize)))
     }
 
+    #[cfg(target_os = "linux")]
+    fn memory_bytes(&self) -> Option<u64> {
+        super::memory::memory_bytes()
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(dir)? {

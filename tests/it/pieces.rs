@@ -190,3 +190,48 @@ fn what_a_piece_has_of_a_record_goes_with_the_record() {
     assert!(report.is_clean(), "{report:?}");
     expect_exactly(&open_on(config(dir.path()), larder::OsDisk), &model, "after a reopen");
 }
+
+#[test]
+fn what_does_not_fit_into_memory_is_written_in_small_pieces_from_then_on() {
+    const SMALL_BYTES: u64 = 16 << 10;
+    let dir = scratch();
+    let config = config(dir.path()).segment_bytes(1 << 20);
+    let cold = open_on(config, ScriptedDisk::new(|_| false).logging().with_memory(8 << 20));
+    let written = |numbers: std::ops::Range<u32>| {
+        numbers.for_each(|number| cold.insert(&key(number), &noise(number.into(), 1000)).unwrap());
+        cold.flush().unwrap();
+        let log = cold.disk().take_log();
+        // Records alone: no headers, footers or snapshots.
+        let segments = log.into_iter().filter(|call| call.op == Op::Write && call.name.starts_with("seg-"));
+        segments.filter(|call| call.offset >= 64 && call.offset < 1000 << 10).collect::<Vec<Call>>()
+    };
+    let first = written(0..2000);
+    assert!(
+        first.iter().any(|call| call.len as u64 > SMALL_BYTES),
+        "half of the memory holds 2 MB: {first:?}"
+    );
+    written(2000..5000);
+    let small = written(5000..7000);
+    let fits = |call: &Call| call.offset / SMALL_BYTES == (call.offset + call.len as u64 - 1) / SMALL_BYTES;
+    assert!(small.len() >= 100 && small.iter().all(fits), "{small:?}");
+    (0..7000).filter(|number| number % 2 == 0).for_each(|number| cold.remove(&key(number)).unwrap());
+    cold.disk().take_log();
+    compact(&cold);
+    let log = cold.disk().take_log();
+    let outputs: Vec<&Call> = log.iter().filter(|call| call.op == Op::Write && call.is_output()).collect();
+    assert!(outputs.len() >= 100 && outputs.iter().all(|call| fits(call)), "{outputs:?}");
+    (0..7000).for_each(|number| {
+        let value = (number % 2 != 0).then(|| noise(number.into(), 1000));
+        assert_eq!(cold.get(&key(number)).unwrap().as_deref(), value.as_deref(), "{number}");
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_memory_there_is_is_no_more_than_the_machine_has() {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap();
+    let total: u64 = total.trim().trim_end_matches(" kB").parse().unwrap();
+    let bytes = larder::Disk::memory_bytes(&larder::OsDisk).expect("Linux tells");
+    assert!(bytes >= 64 << 20 && bytes <= total * 1024, "{bytes} of {total} KiB");
+}

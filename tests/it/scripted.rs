@@ -146,6 +146,7 @@ pub struct ScriptedDisk {
     script: Sender<Verdict>,
     failing: Sender<()>,
     log: Option<Receiver<Call>>,
+    memory_bytes: Option<u64>,
 }
 
 impl ScriptedDisk {
@@ -154,13 +155,18 @@ impl ScriptedDisk {
         let (script, script_end) = unbounded();
         let (failing, is_failing) = bounded(1);
         let wire = Wire { concerns, script: script_end, standing: |_| None, is_failing, log: None };
-        Self { wire, script, failing, log: None }
+        Self { wire, script, failing, log: None, memory_bytes: None }
     }
 
     /// Says which calls fail, and how, between `start_failing` and `stop_failing`.
     pub fn standing(mut self, standing: fn(&Call) -> Option<io::ErrorKind>) -> Self {
         self.wire.standing = standing;
         self
+    }
+
+    /// Says that there is so much memory.
+    pub fn with_memory(self, bytes: u64) -> Self {
+        Self { memory_bytes: Some(bytes), ..self }
     }
 
     /// Keeps a log of every call.
@@ -209,6 +215,10 @@ impl ScriptedDisk {
 impl Disk for ScriptedDisk {
     type File = ScriptedFile;
     type Lock = <OsDisk as Disk>::Lock;
+
+    fn memory_bytes(&self) -> Option<u64> {
+        self.memory_bytes
+    }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         OsDisk.create_dir(dir)

@@ -365,6 +365,10 @@ impl<D: Disk> Disk for Counted<D> {
         self.disk.free_bytes(dir)
     }
 
+    fn memory_bytes(&self) -> Option<u64> {
+        self.disk.memory_bytes()
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.disk.list(dir)
     }

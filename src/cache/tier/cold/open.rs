@@ -78,6 +78,7 @@ pub(super) fn open<D: Disk, C: Clock>(config: ColdTierConfig, disk: D, clock: C)
     let ledger = DiskLedger::new(&config, directory_bytes(&disk, &dir)?);
     let admittance = Admittance::new(&config, clock.now_ms());
     let shared = Shared {
+        memory_bytes: disk.memory_bytes().unwrap_or(u64::MAX),
         disk,
         clock,
         store_id: state.store_id,

@@ -27,11 +27,13 @@ use crate::cache::stats::RecoveryStats;
 use crate::clock::{Clock, StoreClock};
 use crate::config::ColdTierConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::Disk;
+use crate::io::{Disk, Pieces};
 
 pub(super) struct Shared<D: Disk, C: Clock> {
     pub config: ColdTierConfig,
     pub disk: D,
+    /// Memory for the process and the kernel's cache of the files; `u64::MAX` = not known.
+    pub memory_bytes: u64,
     pub clock: StoreClock<C>,
     pub store_id: u64,
     pub hash_seed: u64,
@@ -88,6 +90,11 @@ impl<D: Disk, C: Clock> Shared<D, C> {
     /// Size at which segments are sealed.
     pub fn segment_bytes(&self) -> u64 {
         self.ledger.segment_bytes()
+    }
+
+    /// In what pieces segments are written from now on.
+    pub fn pieces(&self) -> Pieces {
+        Pieces::for_files(self.ledger.taken_bytes(), self.memory_bytes)
     }
 
     /// Gives the queue's and the disk's bytes of a record back, once it is written or lost.

@@ -544,14 +544,14 @@ fn write_out<D: Disk, C: Clock>(
 ) -> Result<()> {
     let end = output.written + bytes as u64;
     shared.ledger.resize(output.written, end);
-    output.file.write_full_at(&output.buffer[..bytes], output.written).map_err(|error| {
+    let Output { file, buffer, written, write_back, .. } = &mut *output;
+    write_back.append(file, &buffer[..bytes], *written, shared.pieces()).map_err(|error| {
         // What it left is struck out by the length known when the file goes.
         shared.ledger.resize(end, output.written);
         Error::io("write", &output.path, error)
     })?;
     count(&shared.counters.segment_bytes_written, bytes as u64);
     output.written = end;
-    output.write_back.appended(&output.file, end);
     output.buffer.drain(..bytes);
     Ok(())
 }

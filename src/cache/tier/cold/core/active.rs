@@ -13,7 +13,7 @@ use crate::cache::tier::cold::serialization::record::{RECORD_ALIGN, RecordMeta, 
 use crate::cache::tier::cold::serialization::segment::{
     SEGMENT_HEADER_BYTES, SegmentIdentity, SegmentSummary,
 };
-use crate::io::{DiskFile, WriteBack, whole_pieces};
+use crate::io::{DiskFile, Pieces, WriteBack, whole_pieces};
 
 /// What the first so many records come to.
 #[derive(Clone, Copy)]
@@ -181,27 +181,26 @@ impl<F: DiskFile> ActiveSegment<F> {
 
     /// Writes the whole pieces that are in the buffer. Without any it is left out once, then written as it is: its records
     /// must not wait for as long as others come.
-    pub fn write_pieces(&mut self) -> Option<std::io::Result<Written>> {
+    pub fn write_pieces(&mut self, pieces: Pieces) -> Option<std::io::Result<Written>> {
         if let Some(extent) = self.in_pieces {
-            return Some(self.write(whole_pieces(self.written, self.buffer.len()), extent));
+            return Some(self.write(whole_pieces(self.written, self.buffer.len()), extent, pieces));
         }
         if self.was_left_out {
-            return Some(self.write_out());
+            return Some(self.write_out(pieces));
         }
         self.was_left_out = !self.is_written();
         None
     }
 
-    /// Writes the buffer: one write.
-    pub fn write_out(&mut self) -> std::io::Result<Written> {
-        self.write(self.buffer.len(), self.all)
+    /// Writes the buffer.
+    pub fn write_out(&mut self, pieces: Pieces) -> std::io::Result<Written> {
+        self.write(self.buffer.len(), self.all, pieces)
     }
 
-    fn write(&mut self, bytes: usize, extent: Extent) -> std::io::Result<Written> {
+    fn write(&mut self, bytes: usize, extent: Extent, pieces: Pieces) -> std::io::Result<Written> {
         self.dirty = true;
-        self.file.write_full_at(&self.buffer[..bytes], self.written)?;
+        self.write_back.append(&self.file, &self.buffer[..bytes], self.written, pieces)?;
         self.written += bytes as u64;
-        self.write_back.appended(&self.file, self.written);
         self.buffer.drain(..bytes);
         let new = &self.rows[self.stored.rows..extent.rows];
         let expiring = new.iter().map(|row| row.expires_at_ms).filter(|expires_at_ms| *expires_at_ms != 0);

@@ -24,7 +24,7 @@ use crate::cache::tier::cold::serialization::snapshot::{
     encode_slot_table,
 };
 use crate::error::{Error, Result};
-use crate::io::{Disk, DiskFile, WriteBack};
+use crate::io::{Disk, DiskFile, Pieces, WriteBack};
 
 /// The file is written in pieces of about this size.
 const WRITE_BYTES: usize = 128 << 10;
@@ -99,9 +99,8 @@ fn write_chunks<D: Disk>(
         parity.add(&bytes);
         buffer.extend_from_slice(&bytes);
         if buffer.len() >= WRITE_BYTES {
-            file.write_full_at(&buffer, at)?;
+            write_back.append(&file, &buffer, at, Pieces::Large)?;
             at += buffer.len() as u64;
-            write_back.appended(&file, at);
             buffer.clear();
         }
     }

@@ -25,7 +25,7 @@ use crate::cache::tier::cold::serialization::segment::{
 use crate::cache::tier::cold::shared::{Shared, count};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{Disk, DiskFile};
+use crate::io::{Disk, DiskFile, Pieces};
 
 /// Bytes of a row in a footer, at most: hash, and three columns as wide as they can be; its block's header shared.
 const FOOTER_ROW_BYTES_MAX: usize = 24;
@@ -323,10 +323,10 @@ impl<D: Disk> ColdTierStorage<D> {
         self.has_pieces
     }
 
-    /// Writes the buffers: one write a segment. Returns the slots of those that could not be written, and why;
+    /// Writes the buffers. Returns the slots of those that could not be written, and why;
     /// `discard` has to forget their records, the next ones are written in their place.
     pub fn write_out<C: Clock>(&mut self, shared: &Shared<D, C>) -> Vec<(u32, Error)> {
-        self.write(shared, |active| (!active.is_written()).then(|| active.write_out()))
+        self.write(shared, |active, pieces| (!active.is_written()).then(|| active.write_out(pieces)))
     }
 
     /// Writes what the buffers have of whole pieces, and all of a buffer that had none the last time; likewise.
@@ -337,11 +337,11 @@ impl<D: Disk> ColdTierStorage<D> {
     fn write<C: Clock>(
         &mut self,
         shared: &Shared<D, C>,
-        how: impl Fn(&mut ActiveSegment<D::File>) -> Option<std::io::Result<Written>>,
+        how: impl Fn(&mut ActiveSegment<D::File>, Pieces) -> Option<std::io::Result<Written>>,
     ) -> Vec<(u32, Error)> {
         let mut failed = Vec::new();
         for active in self.actives.values_mut() {
-            match how(active) {
+            match how(active, shared.pieces()) {
                 None => {}
                 Some(Ok(Written { bytes, expiry_min_ms })) => {
                     count(&shared.counters.segment_bytes_written, bytes);
