@@ -30,9 +30,10 @@ pub(crate) enum Pieces {
 }
 
 impl Pieces {
-    /// For files of so many bytes, of which the page cache and whoever else needs memory may hold so many.
+    /// For files of so many bytes, of which the page cache and whoever else needs memory may hold so many. What was written
+    /// large stays so: it must not be much of the memory by the time the files do not fit any more.
     pub(crate) fn for_files(bytes: u64, memory_bytes: u64) -> Self {
-        if bytes <= memory_bytes / 2 { Self::Large } else { Self::Small }
+        if bytes <= memory_bytes / 4 { Self::Large } else { Self::Small }
     }
 }
 

@@ -1,10 +1,5 @@
 //! How much memory there is for this process and the kernel's cache of its files.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "what the kernel tells under /proc and /sys is no file of the store"
-)]
-
 use std::fs;
 use std::path::Path;
 

@@ -196,7 +196,7 @@ fn what_does_not_fit_into_memory_is_written_in_small_pieces_from_then_on() {
     const SMALL_BYTES: u64 = 16 << 10;
     let dir = scratch();
     let config = config(dir.path()).segment_bytes(1 << 20);
-    let cold = open_on(config, ScriptedDisk::new(|_| false).logging().with_memory(8 << 20));
+    let cold = open_on(config, ScriptedDisk::new(|_| false).logging().with_memory(16 << 20));
     let written = |numbers: std::ops::Range<u32>| {
         numbers.for_each(|number| cold.insert(&key(number), &noise(number.into(), 1000)).unwrap());
         cold.flush().unwrap();
@@ -208,7 +208,7 @@ fn what_does_not_fit_into_memory_is_written_in_small_pieces_from_then_on() {
     let first = written(0..2000);
     assert!(
         first.iter().any(|call| call.len as u64 > SMALL_BYTES),
-        "half of the memory holds 2 MB: {first:?}"
+        "2 MB are little of the memory: {first:?}"
     );
     written(2000..5000);
     let small = written(5000..7000);
