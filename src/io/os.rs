@@ -1,4 +1,4 @@
-//! [`Disk`] on the operating system's files. The only place where `std::fs` is used.
+//! [`Disk`] on the operating system's files. With `memory.rs` the only place where `std::fs` is used.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;

@@ -20,6 +20,8 @@ use crate::memory::{DIR, Files, Memory, MemoryDisk};
 use crate::recording::{Event, Mark, MarkKind, RecordingDisk};
 use crate::values::{key, value};
 
+/// What the page cache keeps in one piece.
+const PIECE_BYTES: u64 = 256 << 10;
 /// When every scripted run begins, in unix milliseconds.
 pub const START_MS: u64 = 1_760_000_000_000;
 /// Keys of a run; the first ones are used most.
@@ -36,6 +38,10 @@ pub struct Plan {
     pub seed: u64,
     pub durability: Durability,
     pub segment_bytes: u64,
+    /// Whether values and segments are so large that the writer writes pieces of the page cache, which end within records.
+    pub in_pieces: bool,
+    /// What the disk says that there is of memory: with little of it, small pieces are written.
+    pub memory_bytes: Option<u64>,
     pub compression: Compression,
     /// Whether somebody had made the directory before, or the store makes it.
     pub dir_exists: bool,
@@ -57,9 +63,15 @@ impl Plan {
             _ => Compression::Fixed(Codec::None),
         };
         let evicts = seed % 5 == 4;
-        let segment_bytes = if (seed / 2).is_multiple_of(2) || evicts { 64 << 10 } else { 150 << 10 };
+        let in_pieces = seed % 5 == 2;
+        let memory_bytes = (seed % 5 == 1).then_some(256 << 10);
+        let segment_bytes = match in_pieces {
+            true => 600 << 10,
+            false if (seed / 2).is_multiple_of(2) || evicts => 64 << 10,
+            false => 150 << 10,
+        };
         let dir_exists = !seed.is_multiple_of(3);
-        Self { seed, durability, segment_bytes, compression, dir_exists, evicts }
+        Self { seed, durability, segment_bytes, in_pieces, memory_bytes, compression, dir_exists, evicts }
     }
 
     pub fn config(&self) -> ColdTierConfig {
@@ -80,7 +92,7 @@ impl Plan {
     }
 
     fn value_len(&self, rng: &mut Rng) -> usize {
-        if self.evicts { rng.usize(8000..24_000) } else { value_len(rng) }
+        if self.evicts || self.in_pieces { rng.usize(8000..24_000) } else { value_len(rng) }
     }
 }
 
@@ -125,6 +137,13 @@ pub fn record(plan: Plan) -> Result<Trace, Fault> {
     }
     let evicted = script.evicted + script.cold.stats().evicted;
     let trace = script.close()?;
+    let ends_a_piece = |event: &Event| match event {
+        Event::Write { offset, bytes, .. } => (offset + bytes.len() as u64).is_multiple_of(PIECE_BYTES),
+        _ => false,
+    };
+    if plan.in_pieces && !trace.events.iter().any(ends_a_piece) {
+        return Err(Fault::failed("the script", "no piece was written"));
+    }
     let is_roll = |event: &&Event| matches!(event, Event::Rename { to, .. } if to == "CURRENT");
     // The first one makes the store.
     let rolls = trace.events.iter().filter(is_roll).count() - 1;
@@ -345,7 +364,8 @@ fn open_store(
     opened: u64,
     now_ms: u64,
 ) -> Result<Recorded, Fault> {
-    let disk = RecordingDisk::new(memory.disk(), Path::new(DIR), log.clone(), opened);
+    let disk =
+        RecordingDisk::new(memory.disk(), Path::new(DIR), log.clone(), opened).with_memory(plan.memory_bytes);
     ColdTier::open_with(plan.config(), disk, ManualClock::new(now_ms))
         .map_err(|error| Fault::failed("open", error))
 }

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use larder::{ColdTierConfig, CompactionTask, Compression, Durability, ErrorKind, OsDisk};
+use larder::{ColdTierConfig, CompactionTask, Compression, Durability, ErrorKind, OsDisk, QueueFull};
 
-use crate::stores::{START_MS, cleanup, compact, config, open_on, scratch};
+use crate::faults::appends;
+use crate::scripted::{Gate, ScriptedDisk, Verdict};
+use crate::stores::{START_MS, cleanup, compact, config, key, noise, open_on, scratch};
 use crate::watched::{CAPACITY, Load, Newest, apply, du, expect_ledger, expect_newest, open_at, watching};
 
 /// Puts a store under a load of several times its capacity, watched, and opens it again, closed and killed.
@@ -139,6 +141,27 @@ fn segments_of_a_megabyte_never_exceed_the_capacity_on_a_real_file_system() {
         .durability(Durability::Interval(Duration::from_millis(20)));
     let load = Load { keys: 20_000, expiring: true, removals: Some(8), value_bytes: 2000, ..Load::default() };
     stays_within(config, capacity, load);
+}
+
+#[test]
+fn what_is_queued_takes_not_much_more_room_than_it_is_going_to() {
+    let dir = scratch();
+    let config = config(dir.path()).capacity_bytes(CAPACITY).queue_full(QueueFull::Refuse);
+    let cold = open_on(config, ScriptedDisk::new(appends));
+    let (gate, hold) = Gate::new();
+    cold.disk().script([Verdict::Hold(hold)]);
+    cold.insert(&key(0), &noise(0, 60)).unwrap();
+    gate.wait();
+    let accepts = |n: &u32| cold.insert(&key(*n), &noise((*n).into(), 60)).is_ok();
+    let accepted = (1..100_000).take_while(accepts).count();
+    drop(gate);
+    cold.flush().unwrap();
+    let (bytes, stats) = (du(dir.path()), cold.stats());
+    assert_eq!(stats.entries + stats.evicted, accepted as u64 + 1);
+    assert!(
+        bytes > CAPACITY / 2 - CAPACITY / 16,
+        "{accepted} records, {bytes} bytes of {CAPACITY}: {stats:?}"
+    );
 }
 
 #[test]

@@ -63,12 +63,19 @@ pub struct RecordingDisk<D> {
     dir: PathBuf,
     log: Sender<Event>,
     next_handle: AtomicU64,
+    memory_bytes: Option<u64>,
 }
 
 impl<D: Disk> RecordingDisk<D> {
     /// A disk for the store in `dir`. `run` tells apart the handles of several runs in one log.
     pub fn new(disk: D, dir: &Path, log: Sender<Event>, run: u64) -> Self {
-        Self { disk, dir: dir.to_path_buf(), log, next_handle: AtomicU64::new(run << 32) }
+        let next_handle = AtomicU64::new(run << 32);
+        Self { disk, dir: dir.to_path_buf(), log, next_handle, memory_bytes: None }
+    }
+
+    /// Says that there is so much memory.
+    pub fn with_memory(self, memory_bytes: Option<u64>) -> Self {
+        Self { memory_bytes, ..self }
     }
 
     fn tell(&self, event: Event) {
@@ -153,6 +160,10 @@ impl<D: Disk> Disk for RecordingDisk<D> {
 
     fn free_bytes(&self, dir: &Path) -> io::Result<Option<u64>> {
         self.disk.free_bytes(dir)
+    }
+
+    fn memory_bytes(&self) -> Option<u64> {
+        self.memory_bytes
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

@@ -267,6 +267,10 @@ impl Disk for AdvisedDisk {
         OsDisk.free_bytes(dir)
     }
 
+    fn memory_bytes(&self) -> Option<u64> {
+        OsDisk.memory_bytes()
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         OsDisk.list(dir)
     }

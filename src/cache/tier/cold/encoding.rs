@@ -15,7 +15,7 @@ use crate::io::Disk;
 
 /// The writer encodes what comes while less than this is queued: it has time for it then, and the caller goes on. With
 /// more in the queue callers encode what they bring, so that both work at once and neither waits for the other. The batch that
-/// the writer is gathering counts as queued: raw, a piece of it may be half a MiB.
+/// the writer is gathering counts as queued: raw, a piece of 256 KiB of it may be half a MiB.
 const WRITER_ENCODES_BELOW: u64 = 768 << 10;
 /// Larger records are the caller's work in any case: what is queued behind them would wait. Nor do they share a piece of
 /// memory with others.

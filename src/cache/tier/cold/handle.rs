@@ -16,6 +16,7 @@ use super::iter::Iter;
 use super::lookup::{Lookup, lookup, lookup_cached};
 use super::message::{TaskRequest, WriteRequest};
 use super::metadata_index::EntryId;
+use super::queue::Charge;
 use super::report::{CompactionTask, CompressionChoice, TaskReport, TuningReport};
 use super::shared::{Shared, count};
 use super::state::CompactionState;
@@ -34,8 +35,6 @@ const ENCODED_IN_A_ROW: u64 = 16;
 /// After so many insertions there is something to judge by: how the next ones are best compressed. With 2,000 the dictionary of
 /// records that change on the way (JSON, 300,000) was trained anew in two loads of four, and a third of them stored again.
 const FIRST_LOOK_AT: u64 = 6000;
-/// What a record costs in the queue besides its bytes.
-const QUEUE_OVERHEAD_BYTES: u64 = 256;
 /// Keys of a `multi_get` that the disk is asked for before the first is waited for: as many as a drive takes at once.
 const MULTI_GET_AHEAD: usize = 64;
 
@@ -158,10 +157,11 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         shared.ledger.check_record(raw_len as u64)?;
         let hash = key_hash(key, shared.hash_seed);
         // Room is reserved before anything changes; what compression saves is given back.
-        let reserved = raw_len as u64 + QUEUE_OVERHEAD_BYTES;
-        if let Some(reason) = shared.reject(hash, reserved) {
+        let reserved = Charge::of(raw_len as u64);
+        if let Some(reason) = shared.reject(hash, reserved.disk_bytes) {
             return self.turn_away(key, hash, reason);
         }
+        shared.brake.wait(raw_len as u64);
         self.reserve(reserved)?;
         let expires_at_ms = ttl.map_or(0, |ttl| shared.clock.now_ms() + millis_up(ttl));
         let ttl_ms = ttl.map_or(0, millis_up);
@@ -173,9 +173,10 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
             }
             false => Some(encode(shared, &mut record, key, value)),
         };
-        let charge = u64::from(record.meta.stored_len) + QUEUE_OVERHEAD_BYTES;
-        shared.budget.give_back(reserved - charge);
-        shared.ledger.strike(reserved - charge);
+        let charge = Charge::of(record.meta.stored_len.into());
+        let saved = reserved - charge;
+        shared.budget.give_back(saved.queue_bytes);
+        shared.ledger.strike(saved.disk_bytes);
         let number = shared.counters.inserts.fetch_add(1, Ordering::Relaxed);
         if number == FIRST_LOOK_AT {
             self.ask_for_first_look();
@@ -201,10 +202,10 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
     }
 
     /// Reserves room in the queue and on the disk, and asks for more in time.
-    fn reserve(&self, bytes: u64) -> Result<()> {
+    fn reserve(&self, charge: Charge) -> Result<()> {
         let shared = &*self.crew;
-        shared.brake.wait(bytes - QUEUE_OVERHEAD_BYTES);
-        shared.budget.reserve(bytes, || {
+        let bytes = charge.disk_bytes;
+        shared.budget.reserve(charge.queue_bytes, || {
             shared.condition.check_writable()?;
             let entries = shared.index.entries();
             if shared.ledger.asks_for_relief(bytes, entries) {
@@ -222,7 +223,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
     }
 
     /// Puts a record in flight and sends it. The in-flight map's lock is released before the channel is touched.
-    fn send(&self, record: EncodedRecord, charge: u64) -> Result<Option<Receiver<Result<()>>>> {
+    fn send(&self, record: EncodedRecord, charge: Charge) -> Result<Option<Receiver<Result<()>>>> {
         let (ack, wait) = match self.crew.config.durability {
             Durability::Always => {
                 let (ack, wait) = bounded(1);
@@ -262,7 +263,8 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         if !known {
             return Ok(());
         }
-        let charge = key.len() as u64 + QUEUE_OVERHEAD_BYTES;
+        let charge = Charge::of(key.len() as u64);
+        shared.brake.wait(key.len() as u64);
         self.reserve(charge)?;
         count(&shared.counters.removes, 1);
         let wait = self.send(tombstone(hash, key, 0), charge)?;

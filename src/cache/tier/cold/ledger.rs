@@ -21,6 +21,10 @@ const SLACK_BYTES: u64 = 256 << 10;
 const MANIFEST_DIVISOR: u64 = 256;
 /// Below that part of the capacity (or two segments) of free room, the compaction worker is asked to make some.
 const HEADROOM_DIVISOR: u64 = 64;
+/// Beside its bytes, a record takes its header (26 at most), a row of the footer (24) and what it is aligned to,
+const RECORD_OVERHEAD_BYTES: u64 = 64;
+/// and its part of what a segment takes besides: 4.6 KiB with the rest of a block, of 64 KiB at least.
+const SEGMENT_SHARE_DIVISOR: u64 = 8;
 /// Bytes of an entry in a snapshot of the index, chunk heads and slot table included.
 const SNAPSHOT_ENTRY_BYTES: u64 = 13;
 const SNAPSHOT_BYTES_MIN: u64 = 160 << 10;
@@ -28,6 +32,11 @@ const SNAPSHOT_BYTES_MIN: u64 = 160 << 10;
 /// Bytes that a file of this length takes.
 pub(super) fn in_blocks(file_bytes: u64) -> u64 {
     file_bytes.next_multiple_of(BLOCK_BYTES)
+}
+
+/// Bytes that a record with so many bytes of key and value may come to take, before it has a place.
+pub(super) fn record_room(bytes: u64) -> u64 {
+    bytes + RECORD_OVERHEAD_BYTES + bytes / SEGMENT_SHARE_DIVISOR
 }
 
 /// What is taken, and what may be.

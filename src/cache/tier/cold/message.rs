@@ -3,6 +3,7 @@
 use crossbeam_channel::Sender;
 
 use super::in_flight::EncodedRecord;
+use super::queue::Charge;
 use super::report::{CompactionTask, TaskReport};
 use super::serialization::edit::Edit;
 use super::serialization::footer::FooterRow;
@@ -11,7 +12,7 @@ use crate::error::Result;
 /// Asked of the writer. Answered in the order of the queue.
 pub(super) enum WriteRequest {
     /// Append a record that is in flight. `ack` is answered once it is durable (`Durability::Always`).
-    Append { record: EncodedRecord, charge: u64, ack: Option<Sender<Result<()>>> },
+    Append { record: EncodedRecord, charge: Charge, ack: Option<Sender<Result<()>>> },
     /// Hand everything before this to the kernel; if `sync`, make it durable too.
     Barrier { sync: bool, reply: Sender<Result<()>> },
     /// Hand over, seal, make durable, end. Nothing comes after it.

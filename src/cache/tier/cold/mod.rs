@@ -8,7 +8,7 @@
 //!    reserve queue bytes                      manifest, queue receiver           policy, task receiver
 //!    encode, place in flight
 //!    ──── Append ───────────────────>   encode if it has the time for it,
-//!                                       append, one write a batch
+//!                                       append, write what has come together
 //!                                       point the index, let go of
 //!                                       the in-flight copies
 //!  flush ── Barrier ────────────────>   sync, answer

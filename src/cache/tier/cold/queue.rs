@@ -4,11 +4,13 @@
 //! queue refuses before anything has changed. The writer gives bytes back as records reach the kernel, and wakes
 //! waiters through a channel whose sender it owns: if the writer dies, the channel closes and the waiters learn it.
 
+use std::ops::{AddAssign, Sub};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
+use super::ledger::record_room;
 use crate::config::QueueFull;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -16,6 +18,46 @@ use crate::error::{Error, ErrorKind, Result};
 const WAKEUPS: usize = 1024;
 /// A waiting caller looks again after this time.
 const NAP: Duration = Duration::from_millis(2);
+/// What a record costs in the queue besides its bytes.
+const OVERHEAD_BYTES: u64 = 256;
+
+/// What an accepted record takes until it is written. Zero for what the writer adds itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Charge {
+    /// Of the queue's memory.
+    pub queue_bytes: u64,
+    /// Of the room on the disk.
+    pub disk_bytes: u64,
+}
+
+impl Charge {
+    /// Of a record with so many bytes of key and value, as they are to be stored.
+    pub(super) fn of(bytes: u64) -> Self {
+        Self { queue_bytes: bytes + OVERHEAD_BYTES, disk_bytes: record_room(bytes) }
+    }
+
+    pub(super) fn is_none(self) -> bool {
+        self == Self::default()
+    }
+}
+
+impl AddAssign for Charge {
+    fn add_assign(&mut self, other: Self) {
+        self.queue_bytes += other.queue_bytes;
+        self.disk_bytes += other.disk_bytes;
+    }
+}
+
+impl Sub for Charge {
+    type Output = Self;
+
+    fn sub(self, less: Self) -> Self {
+        Self {
+            queue_bytes: self.queue_bytes - less.queue_bytes,
+            disk_bytes: self.disk_bytes - less.disk_bytes,
+        }
+    }
+}
 
 /// The callers' side.
 #[derive(Debug)]
@@ -42,6 +84,11 @@ impl QueueBudget {
             freed,
         };
         (budget, Waker(sender))
+    }
+
+    /// Whether a caller waits for room.
+    pub(super) fn has_waiters(&self) -> bool {
+        self.waiters.load(Ordering::SeqCst) > 0
     }
 
     /// Bytes accepted and not yet written.

@@ -19,8 +19,7 @@ use super::in_flight::InFlight;
 use super::ledger::DiskLedger;
 use super::metadata_index::MetadataIndex;
 use super::parameters::ParametersInForce;
-use super::queue::QueueBudget;
-use super::queue::Waker;
+use super::queue::{Charge, QueueBudget, Waker};
 use super::state::CompactionState;
 use crate::cache::eviction::{Eviction, EvictionReason};
 use crate::cache::stats::RecoveryStats;
@@ -98,9 +97,9 @@ impl<D: Disk, C: Clock> Shared<D, C> {
     }
 
     /// Gives the queue's and the disk's bytes of a record back, once it is written or lost.
-    pub fn release(&self, charge: u64, waker: &Waker) {
-        self.ledger.strike(charge);
-        self.budget.release(charge, waker);
+    pub fn release(&self, charge: Charge, waker: &Waker) {
+        self.ledger.strike(charge.disk_bytes);
+        self.budget.release(charge.queue_bytes, waker);
     }
 
     /// Tells the listener of an eviction, if there is one and its channel has room.

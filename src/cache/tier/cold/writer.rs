@@ -1,6 +1,6 @@
 //! The writer: the one thread that appends records and commits edits.
 //!
-//! It takes requests in the order of its queue, those of maintenance before them (Q5), writes a batch with one call, and
+//! It takes requests in the order of its queue, those of maintenance before them (Q5), writes what has come together, and
 //! only then lets go of the in-flight copies, so that a reader finds every accepted record in one place or the other. It
 //! never waits for anybody.
 
@@ -19,7 +19,7 @@ use super::groups::{ExpiryGroups, UNKNOWN_CLASS, group_of_replacement};
 use super::in_flight::EncodedRecord;
 use super::message::{ActiveRows, Committed, MaintenanceRequest, WriteRequest};
 use super::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
-use super::queue::Waker;
+use super::queue::{Charge, Waker};
 use super::serialization::edit::Edit;
 use super::serialization::record::{RecordMeta, payload_sum};
 use super::shared::{PanicNotice, Shared, count};
@@ -34,7 +34,7 @@ const BATCH_BYTES: usize = 1 << 20;
 /// While records keep coming one by one, they are gathered for as long as this before the next look at the queue: a
 /// caller need not wake the writer for each, nor the writer call the kernel for each.
 const GATHER: Duration = Duration::from_micros(200);
-/// No accepted record is kept from the kernel for the sake of gathering any longer than this.
+/// An empty queue is waited at for no longer than this since the last write.
 const GATHER_MAX: Duration = Duration::from_millis(1);
 /// Unless so many bytes come in that time that whole pieces can be expected: then in this.
 const GATHER_PIECE_MAX: Duration = Duration::from_millis(20);
@@ -58,7 +58,7 @@ pub(super) struct Writer<D: Disk> {
     groups: ExpiryGroups,
     /// What a record that was left to the writer is encoded to.
     encoded: Vec<u8>,
-    /// Appended to the buffer, not yet in the file.
+    /// Appended to the buffer, not yet in the file, or not whole.
     pending: Vec<Pending>,
     acks: Vec<Sender<Result<()>>>,
     /// Keys whose accepted write was lost: what they replaced must not come back, so each gets a tombstone.
@@ -66,7 +66,7 @@ pub(super) struct Writer<D: Disk> {
     /// Accepted writes lost since the last flush.
     lost: u64,
     synced_at: Instant,
-    /// When the first of the pending records was appended.
+    /// When the first record was appended to an empty batch, or the last write ended.
     batch_begun: Instant,
     /// Records since it last asked.
     records_in_a_row: u32,
@@ -76,7 +76,7 @@ struct Pending {
     record: EncodedRecord,
     /// Where it is going to be, and the index entry it took the place of; `None` if no place could be had.
     place: Option<(Location, Option<IndexEntry>)>,
-    charge: u64,
+    charge: Charge,
 }
 
 impl Pending {
@@ -145,7 +145,7 @@ impl<D: Disk> Writer<D> {
             Err(TryRecvError::Disconnected) => self.maintenance = never(),
         }
         // While there is more in the queue, batches grow; an empty queue ends the batch.
-        if let Some(request) = self.queued() {
+        if let Some(request) = self.queued(shared) {
             return if self.is_sync_due(shared) {
                 self.sync_then(shared, request)
             } else {
@@ -167,12 +167,13 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// The next request, if there is one; waits a little for it where a batch has been begun and nobody waits for it.
-    fn queued(&mut self) -> Option<WriteRequest> {
+    /// The next request, if there is one; waits a little for it where a batch has been begun and nobody waits for it, or for
+    /// the room that it takes.
+    fn queued<C: Clock>(&mut self, shared: &Shared<D, C>) -> Option<WriteRequest> {
         if let Ok(request) = self.requests.try_recv() {
             return Some(request);
         }
-        if self.pending.is_empty() || !self.acks.is_empty() {
+        if self.pending.is_empty() || !self.acks.is_empty() || shared.budget.has_waiters() {
             return None;
         }
         let is_large = self.storage.buffered_bytes() >= GATHER_PIECE_BYTES;
@@ -272,6 +273,11 @@ impl<D: Disk> Writer<D> {
             let failed = self.storage.write_pieces(shared);
             self.settle(shared, failed);
             self.publish_progress(shared);
+            let now_ms = shared.clock.now_ms();
+            if self.storage.next_seal_ms() <= now_ms {
+                self.hand_over(shared);
+                self.seal_aged(shared, now_ms);
+            }
         }
     }
 
@@ -320,7 +326,7 @@ impl<D: Disk> Writer<D> {
 
     /// Appends a record to the buffer and points the index at where it will be. Readers look at the in-flight copy
     /// until the bytes are there.
-    fn append<C: Clock>(&mut self, shared: &Shared<D, C>, record: EncodedRecord, charge: u64) {
+    fn append<C: Clock>(&mut self, shared: &Shared<D, C>, record: EncodedRecord, charge: Charge) {
         let id = EntryId::of(record.hash);
         if !self.frontier.arrive(record.meta.sequence, id) {
             shared.in_flight.remove(id, record.meta.sequence);
@@ -386,10 +392,11 @@ impl<D: Disk> Writer<D> {
             accepted_ms: meta.expires_at_ms.saturating_sub(ttl_ms),
             seal_age_ms,
             bytes: meta.record_bytes(),
+            segment_bytes: shared.segment_bytes(),
             sequence,
             base_sequence: self.frontier.next().min(sequence),
         };
-        if self.storage.wants_seal(shared.segment_bytes(), &placement) {
+        if self.storage.wants_seal(&placement) {
             self.write_batch(shared);
         }
         self.check_writable(shared)?;
@@ -495,16 +502,16 @@ impl<D: Disk> Writer<D> {
             }
             self.lose(shared, &lost);
         }
-        let (mut charge, storage) = (0, &self.storage);
-        self.pending.retain(|Pending { record, place, charge: bytes }| {
+        let (mut charge, storage) = (Charge::default(), &self.storage);
+        self.pending.retain(|Pending { record, place, charge: of_record }| {
             let is_waiting = place.is_some_and(|(location, _)| !storage.is_written(location));
             if !is_waiting {
                 shared.hand_over().let_go(EntryId::of(record.hash), record.meta.sequence);
-                charge += bytes;
+                charge += *of_record;
             }
             is_waiting
         });
-        // What is left came last, if it is not of another segment, which is written with the next piece.
+        // What is left came last, or is of another segment, which the next pieces take with them.
         self.batch_begun = Instant::now();
         shared.release(charge, &self.waker);
         // Not before: until then what has been written counts twice.
@@ -530,13 +537,13 @@ impl<D: Disk> Writer<D> {
             shared.release(*charge, &self.waker);
         }
         for Pending { record, .. } in
-            records.iter().filter(|lost| lost.charge > 0 && !lost.record.meta.tombstone)
+            records.iter().filter(|lost| !lost.charge.is_none() && !lost.record.meta.tombstone)
         {
             let key = || key_of(record, shared).map(bytes::Bytes::from);
             shared.tell_eviction(EvictionReason::WriteLost, 0, key);
         }
         // The writer's own tombstones take no room in the queue, and nobody misses them.
-        let lost = records.iter().filter(|pending| pending.charge > 0).count() as u64;
+        let lost = records.iter().filter(|pending| !pending.charge.is_none()).count() as u64;
         self.lost += lost;
         count(&shared.counters.writes_lost, lost);
     }
@@ -570,7 +577,7 @@ impl<D: Disk> Writer<D> {
         }
         for (hash, key) in std::mem::take(&mut self.doomed) {
             match shared.in_flight.sequence_for_writer(EntryId::of(hash)) {
-                Some(sequence) => self.append(shared, tombstone(hash, &key, sequence), 0),
+                Some(sequence) => self.append(shared, tombstone(hash, &key, sequence), Charge::default()),
                 // A newer record of the key is on its way: it buries the old one once it is appended.
                 None => drop(self.doomed.insert(hash, key)),
             }

@@ -59,6 +59,8 @@ pub struct Placement {
     pub seal_age_ms: Option<u64>,
     /// Bytes it takes.
     pub bytes: usize,
+    /// Size at which segments are sealed, looked at once: callers change it.
+    pub segment_bytes: u64,
     /// Its sequence number.
     pub sequence: u64,
     /// A segment opened for it counts sequence numbers from this one.
@@ -236,7 +238,7 @@ impl<D: Disk> ColdTierStorage<D> {
     /// where the record will be. Nothing may be left in the buffer of a segment that is sealed (the writer hands over
     /// first).
     pub fn place<C: Clock>(&mut self, shared: &Shared<D, C>, record: &Placement) -> Result<Location> {
-        if self.wants_seal(shared.segment_bytes(), record) {
+        if self.wants_seal(record) {
             self.seal(shared, record.group)?;
         }
         if !self.actives.contains_key(&record.group) {
@@ -248,10 +250,10 @@ impl<D: Disk> ColdTierStorage<D> {
     }
 
     /// Whether the group's active segment has to be sealed before this record.
-    pub fn wants_seal(&self, segment_bytes: u64, record: &Placement) -> bool {
+    pub fn wants_seal(&self, record: &Placement) -> bool {
         // Of age by the record's own time: which segment takes it does not depend on when the writer looks.
         self.actives.get(&record.group).is_some_and(|active| {
-            active.is_full_for(segment_bytes, record.bytes, record.sequence)
+            active.is_full_for(record.segment_bytes, record.bytes, record.sequence)
                 || (active.seal_at_ms <= record.accepted_ms && !active.is_empty())
         })
     }
