@@ -19,6 +19,7 @@ use larder::{ColdTier, ColdTierConfig, CompactionTask, Durability, Maintenance, 
 use crate::contents::{Present, expect_contents, look_up, read_all};
 use crate::fault::{Fault, FaultKind, unwinding};
 use crate::history::{History, Window};
+use crate::pieces;
 use crate::suite::{Count, Suite, Tell};
 use crate::values::{key, value};
 
@@ -45,6 +46,11 @@ pub const TASKS: [(&str, Option<CompactionTask>); 5] = [
     ("write", None),
 ];
 
+/// Whether it is a run in pieces (`pieces.rs`): one row in four, of every task.
+fn is_in_pieces(seed: u64) -> bool {
+    (seed / TASKS.len() as u64) % 4 == 1
+}
+
 /// Operation `op` of a child: a key, and what it is given.
 pub fn operation(seed: u64, op: u64) -> (Vec<u8>, Option<Present>, Option<u64>) {
     let mut rng = Rng::with_seed(seed ^ op.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -61,7 +67,8 @@ pub fn operation(seed: u64, op: u64) -> (Vec<u8>, Option<Present>, Option<u64>) 
         6 => Some(3_600_000),
         _ => None,
     };
-    let value = value(op, rng.usize(..3000), rng.u32(..3) > 0);
+    let len = if is_in_pieces(seed) { pieces::value_len(&mut rng) } else { rng.usize(..3000) };
+    let value = value(op, len, rng.u32(..3) > 0);
     (key, Some(Present { value, expires_at_ms: ttl_ms.map(|ttl_ms| now_ms(op) + ttl_ms) }), ttl_ms)
 }
 
@@ -77,7 +84,11 @@ fn config(dir: &Path, seed: u64) -> ColdTierConfig {
         1 => Durability::Interval(Duration::from_millis(2)),
         _ => Durability::Always,
     };
-    ColdTierConfig::new(dir).segment_bytes(64 << 10).durability(durability).maintenance(Maintenance::Manual)
+    let segment_bytes = if is_in_pieces(seed) { pieces::SEGMENT_BYTES } else { 64 << 10 };
+    ColdTierConfig::new(dir)
+        .segment_bytes(segment_bytes)
+        .durability(durability)
+        .maintenance(Maintenance::Manual)
 }
 
 /// Opens the store at the time of operation `op`. While another thread of this test starts a child, that child holds a

@@ -17,6 +17,7 @@ use crate::contents::{Contents, Present, read_all};
 use crate::fault::{Fault, FaultKind};
 use crate::history::{History, Window};
 use crate::memory::{DIR, Memory, MemoryDisk};
+use crate::pieces;
 use crate::values::{key, value};
 
 const START_MS: u64 = 1_760_000_000_000;
@@ -31,6 +32,8 @@ pub struct Setup {
     pub seed: u64,
     pub durability: Durability,
     pub compression: Compression,
+    /// Whether it is a run in pieces (`pieces.rs`).
+    pub in_pieces: bool,
 }
 
 impl Setup {
@@ -41,12 +44,12 @@ impl Setup {
             _ => Durability::Always,
         };
         let codec = if (seed / 3).is_multiple_of(2) { Codec::Lz4 } else { Codec::Zstd(1) };
-        Self { seed, durability, compression: Compression::Fixed(codec) }
+        Self { seed, durability, compression: Compression::Fixed(codec), in_pieces: seed % 5 == 2 }
     }
 
     fn config(&self) -> ColdTierConfig {
         ColdTierConfig::new(DIR)
-            .segment_bytes(64 << 10)
+            .segment_bytes(if self.in_pieces { pieces::SEGMENT_BYTES } else { 64 << 10 })
             .durability(self.durability)
             .compression(self.compression)
             .maintenance(Maintenance::Manual)
@@ -119,7 +122,11 @@ impl<'a> Life<'a> {
         self.op += 2;
         let key = key(self.rng.u64(..KEYS));
         let ttl_ms = (self.rng.u32(..4) == 0).then(|| self.rng.u64(1..5000));
-        let len = if self.rng.u32(..8) == 0 { 12_000 } else { self.rng.usize(8..900) };
+        let len = match self.rng.u32(..8) {
+            _ if self.setup.in_pieces => pieces::value_len(&mut self.rng),
+            0 => 12_000,
+            _ => self.rng.usize(8..900),
+        };
         let state = (!removes).then(|| Present {
             value: value(self.op, len, self.rng.bool()),
             expires_at_ms: ttl_ms.map(|ttl_ms| self.now_ms + ttl_ms),

@@ -29,6 +29,7 @@ mod kills;
 mod life;
 #[path = "../support/memory.rs"]
 mod memory;
+mod pieces;
 mod power;
 #[path = "../support/recording.rs"]
 mod recording;

@@ -17,11 +17,10 @@ use crate::contents::{Contents, Present, expect_contents, look_up, read_all};
 use crate::fault::{Fault, FaultKind};
 use crate::history::{History, Window};
 use crate::memory::{DIR, Files, Memory, MemoryDisk};
+use crate::pieces;
 use crate::recording::{Event, Mark, MarkKind, RecordingDisk};
 use crate::values::{key, value};
 
-/// What the page cache keeps in one piece.
-const PIECE_BYTES: u64 = 256 << 10;
 /// When every scripted run begins, in unix milliseconds.
 pub const START_MS: u64 = 1_760_000_000_000;
 /// Keys of a run; the first ones are used most.
@@ -38,7 +37,7 @@ pub struct Plan {
     pub seed: u64,
     pub durability: Durability,
     pub segment_bytes: u64,
-    /// Whether values and segments are so large that the writer writes pieces of the page cache, which end within records.
+    /// Whether it is a run in pieces (`pieces.rs`).
     pub in_pieces: bool,
     /// What the disk says that there is of memory: with little of it, small pieces are written.
     pub memory_bytes: Option<u64>,
@@ -66,7 +65,7 @@ impl Plan {
         let in_pieces = seed % 5 == 2;
         let memory_bytes = (seed % 5 == 1).then_some(256 << 10);
         let segment_bytes = match in_pieces {
-            true => 600 << 10,
+            true => pieces::SEGMENT_BYTES,
             false if (seed / 2).is_multiple_of(2) || evicts => 64 << 10,
             false => 150 << 10,
         };
@@ -92,7 +91,7 @@ impl Plan {
     }
 
     fn value_len(&self, rng: &mut Rng) -> usize {
-        if self.evicts || self.in_pieces { rng.usize(8000..24_000) } else { value_len(rng) }
+        if self.evicts || self.in_pieces { pieces::value_len(rng) } else { value_len(rng) }
     }
 }
 
@@ -138,7 +137,9 @@ pub fn record(plan: Plan) -> Result<Trace, Fault> {
     let evicted = script.evicted + script.cold.stats().evicted;
     let trace = script.close()?;
     let ends_a_piece = |event: &Event| match event {
-        Event::Write { offset, bytes, .. } => (offset + bytes.len() as u64).is_multiple_of(PIECE_BYTES),
+        Event::Write { offset, bytes, .. } => {
+            (offset + bytes.len() as u64).is_multiple_of(pieces::PIECE_BYTES)
+        }
         _ => false,
     };
     if plan.in_pieces && !trace.events.iter().any(ends_a_piece) {
