@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use larder::internals::serialization::segment::SEGMENT_HEADER_BYTES;
 use larder::{ColdTier, CompactionTask, Disk, ErrorKind, Maintenance, ManualClock, OsDisk};
 
 use crate::scripted::{Call, Gate, Op, ScriptedDisk, Verdict};
@@ -443,7 +444,7 @@ fn wholly_dead_segments_go_without_a_copy() {
         let name = format!("seg-{:010}.lard", segment.id);
         assert!(!left.contains(&name), "{name} is wholly dead and still there");
         // Its footer alone is read: from behind the records to the end of the file.
-        let records_end = 64 + segment.live_bytes + segment.dead_bytes;
+        let records_end = SEGMENT_HEADER_BYTES as u64 + segment.live_bytes + segment.dead_bytes;
         let reads: Vec<_> = log.iter().filter(|call| call.op == Op::Read && call.name == name).collect();
         assert!(!reads.is_empty());
         assert!(reads.iter().all(|call| call.offset >= records_end), "{name}: {reads:?}");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use larder::internals::serialization::segment::SEGMENT_HEADER_BYTES;
 use larder::{Clock, ColdTier, CompactionTask, Durability, ManualClock, OsDisk, Ttl};
 
 use crate::scripted::{Call, Gate, Op, ScriptedDisk, Verdict};
@@ -86,7 +87,8 @@ fn the_default_time_to_live_is_used_where_none_is_given() {
 fn an_entry_rewritten_with_a_later_expiry_while_the_cleanup_runs_stays() {
     let dir = scratch();
     // Stopped where it has opened the segment's footer, before it takes anything out.
-    let concerns = |call: &Call| call.op == Op::Read && call.is_segment() && call.offset > 64;
+    let concerns =
+        |call: &Call| call.op == Op::Read && call.is_segment() && call.offset > SEGMENT_HEADER_BYTES as u64;
     let cold = open_on(config(dir.path()), ScriptedDisk::new(concerns));
     for n in 0..200 {
         cold.insert_with_ttl(&key(n), &noise(n.into(), 100), Duration::from_secs(1)).unwrap();
@@ -230,7 +232,12 @@ fn wholly_expired_segments_leave_the_disk_without_one_record_being_read() {
     // Of every segment, dropped or not, the footer alone was read; and nothing was written to any.
     let ends: Vec<(String, u64)> = segments
         .iter()
-        .map(|segment| (format!("seg-{:010}.lard", segment.id), 64 + segment.live_bytes + segment.dead_bytes))
+        .map(|segment| {
+            (
+                format!("seg-{:010}.lard", segment.id),
+                SEGMENT_HEADER_BYTES as u64 + segment.live_bytes + segment.dead_bytes,
+            )
+        })
         .collect();
     let mut read = 0;
     for call in log.iter().filter(|call| call.is_segment()) {

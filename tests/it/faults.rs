@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use larder::internals::serialization::segment::SEGMENT_HEADER_BYTES;
 use larder::{ColdTier, CompactionTask, Durability, Error, ErrorKind, ManualClock, OsDisk, QueueFull};
 
 use crate::scripted::{Call, Gate, Op, ScriptedDisk, Verdict};
@@ -20,7 +21,7 @@ pub type Concern = fn(&Call) -> bool;
 
 /// Writes of records: the header of a new segment is not among them.
 pub fn appends(call: &Call) -> bool {
-    call.op == Op::Write && call.is_segment() && call.offset >= 64
+    call.op == Op::Write && call.is_segment() && call.offset >= SEGMENT_HEADER_BYTES as u64
 }
 
 /// A store whose writer is stopped at its first append, the smallest queue there is filled up behind it.

@@ -49,7 +49,7 @@ impl Fields {
 
     /// Closes a block: magic and version in front, the checksum behind.
     pub fn block(self, magic: &[u8; 8]) -> Vec<u8> {
-        let mut bytes = Self::default().raw(magic).put(3u32, 4).raw(&self.0).0;
+        let mut bytes = Self::default().raw(magic).put(4u32, 4).raw(&self.0).0;
         let check = crc(&bytes);
         bytes.extend_from_slice(&check.to_le_bytes());
         bytes
@@ -135,10 +135,8 @@ pub fn golden_summary() -> SegmentSummary {
 
 pub fn golden_footer() -> Vec<u8> {
     hex("0204040a10000000e903000000000000d2c42cc899010000cdab896745230132547698badcfe11111111111111020a20
-         080010f15f4c41524446545231030000002a000000000000008877665544332211a00000000000000079010000000000
-         00030000000100000001000000d2c42cc899010000d0c72cc899010000e903000000000000f103000000000000f10300
-         0000000000e903000000000000f401000000000000780000000000000080000000000000000000000000000000000000
-         0000000000000000000000008035000000769d3536f3350802")
+         080010f15f4c41524446545231040000008877665544332211a000000000000000f40100000000000078000000000000
+         00800000000000000000000000000000000000000000000000000000000000008035000000769d3536b98371e6")
 }
 
 #[test]
@@ -237,12 +235,12 @@ fn a_segment_header_is_laid_out_as_documented() {
         .put(1000u32, 8)
         .put(1u8, 1)
         .put(3u8, 1)
-        .put(0u8, 14)
+        .put(0u8, 2)
         .block(b"LARDSEG1");
     assert_eq!(bytes.len(), SEGMENT_HEADER_BYTES);
     let golden =
-        "4c41524453454731 03000000 a8a7a6a5a4a3a2a1 2a00000000000000 8877665544332211 e803000000000000
-                  01 03 0000000000000000000000000000 78269efe";
+        "4c41524453454731 04000000 a8a7a6a5a4a3a2a1 2a00000000000000 8877665544332211 e803000000000000
+                  01 03 0000 ee34d452";
     assert_eq!(bytes, hex(golden));
     assert_eq!(identity.encode(), bytes);
     assert_eq!(SegmentIdentity::decode(&bytes).unwrap(), identity);
@@ -251,26 +249,34 @@ fn a_segment_header_is_laid_out_as_documented() {
 #[test]
 fn a_footer_is_laid_out_as_documented() {
     let (rows, mut summary) = (golden_rows(), golden_summary());
-    let footer = encode_footer(42, NONCE, 160, &rows, &mut summary);
+    let footer = encode_footer(NONCE, 160, &rows, &mut summary);
     assert_eq!(summary.file_bytes, 160 + footer.len() as u64);
     let golden = golden_footer();
     assert_eq!(footer, golden);
     let (packed, trailer) = golden.split_at(golden.len() - TRAILER_BYTES);
     // The checksums of the golden bytes, by hand.
-    assert_eq!(crc(packed).to_le_bytes(), trailer[156..160]);
-    assert_eq!(crc(&trailer[..160]).to_le_bytes(), trailer[160..]);
-    let read = VerifiedTrailer::decode(trailer, 42, NONCE, summary.file_bytes).unwrap();
-    assert_eq!(read.summary, summary);
+    assert_eq!(crc(packed).to_le_bytes(), trailer[80..84]);
+    assert_eq!(crc(&trailer[..84]).to_le_bytes(), trailer[84..]);
+    let read = VerifiedTrailer::decode(trailer, NONCE, summary.file_bytes).unwrap();
     assert_eq!(read.rows_at(), (160, packed.len()));
-    assert_eq!(read.decode_rows(packed).unwrap(), rows);
-    // Of another segment, another nonce, another length: refused.
-    assert!(VerifiedTrailer::decode(trailer, 43, NONCE, summary.file_bytes).is_err());
-    assert!(VerifiedTrailer::decode(trailer, 42, NONCE + 1, summary.file_bytes).is_err());
-    assert!(VerifiedTrailer::decode(trailer, 42, NONCE, summary.file_bytes + 4).is_err());
-    assert!(VerifiedTrailer::decode(trailer, 42, NONCE, 0).is_err());
+    assert_eq!(read.decode_rows(packed).unwrap(), (summary, rows));
+    // Of another segment, of a file that is too short: refused.
+    assert!(VerifiedTrailer::decode(trailer, NONCE + 1, summary.file_bytes).is_err());
+    assert!(VerifiedTrailer::decode(trailer, NONCE, summary.file_bytes - 4).is_err());
+    assert!(VerifiedTrailer::decode(trailer, NONCE, 0).is_err());
 }
 
-pub fn summary_fields(fields: Fields, summary: &SegmentSummary) -> Fields {
+/// Of a trailer, what the golden segment and its summary tell.
+pub fn trailer_fields(summary: &SegmentSummary) -> Fields {
+    let fields = Fields::default()
+        .put(NONCE, 8)
+        .put(summary.records_end, 8)
+        .put(summary.raw_bytes, 8)
+        .put(summary.payload_bytes, 8);
+    summary.dictionaries.iter().fold(fields, |fields, word| fields.put(*word, 8))
+}
+
+fn summary_fields(fields: Fields, summary: &SegmentSummary) -> Fields {
     let fields = fields
         .put(summary.records_end, 8)
         .put(summary.file_bytes, 8)
@@ -400,7 +406,7 @@ pub fn golden_edits() -> Vec<(Edit, Vec<u8>)> {
 #[test]
 fn every_edit_is_laid_out_as_documented_and_written_twice() {
     let mut file = manifest_header();
-    assert_eq!(file[..16], hex("4c4152444d414e31 03000000 fec22627"));
+    assert_eq!(file[..16], hex("4c4152444d414e31 04000000 347a263e"));
     assert!(file.len() == BLOCK_BYTES && file[16..].iter().all(|byte| *byte == 0));
     check_manifest_header(&file).unwrap();
     let edits = golden_edits();
@@ -434,7 +440,7 @@ fn the_pointer_to_the_manifest_is_laid_out_as_documented() {
     let current = read_image(dir.path())["CURRENT"].clone();
     assert_eq!(current, Fields::default().put(1u8, 8).block(b"LARDCUR1"));
     let seven = Fields::default().put(7u8, 8).block(b"LARDCUR1");
-    assert_eq!(seven, hex("4c41524443555231 03000000 0700000000000000 5487abdd"));
+    assert_eq!(seven, hex("4c41524443555231 04000000 0700000000000000 c4abfe4b"));
 }
 
 pub fn golden_snapshot_header() -> SnapshotHeader {

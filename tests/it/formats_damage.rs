@@ -20,8 +20,8 @@ use proptest::prelude::*;
 use proptest::strategy::Union;
 
 use crate::formats::{
-    DICTIONARY_ID, Fields, NONCE, PLACE, choice, crc, golden_edits, golden_footer, golden_identity,
-    golden_meta, golden_partitions, golden_record, golden_snapshot_header, golden_summary, summary_fields,
+    DICTIONARY_ID, NONCE, PLACE, choice, crc, golden_edits, golden_footer, golden_identity, golden_meta,
+    golden_partitions, golden_record, golden_snapshot_header, golden_summary, trailer_fields,
 };
 
 /// Every way to cut the bytes, and to flip one of their bits or bytes.
@@ -97,7 +97,7 @@ fn no_damage_of_a_footer_passes_for_one() {
         // As the store reads it: the trailer from the end, then the rows that it names.
         let read = (|| {
             let at = bytes.len().checked_sub(TRAILER_BYTES).ok_or(FormatError::Short)?;
-            let trailer = VerifiedTrailer::decode(&bytes[at..], 42, NONCE, 160 + bytes.len() as u64)?;
+            let trailer = VerifiedTrailer::decode(&bytes[at..], NONCE, 160 + bytes.len() as u64)?;
             let (offset, len) = trailer.rows_at();
             let from = (offset as usize).checked_sub(160).ok_or(FormatError::Short)?;
             trailer.decode_rows(bytes.get(from..from + len).ok_or(FormatError::Short)?)
@@ -106,7 +106,7 @@ fn no_damage_of_a_footer_passes_for_one() {
     }
     // A trailer that holds may still be given rows that are damaged.
     let (rows, trailer) = golden.split_at(golden.len() - TRAILER_BYTES);
-    let trailer = VerifiedTrailer::decode(trailer, 42, NONCE, file_bytes).unwrap();
+    let trailer = VerifiedTrailer::decode(trailer, NONCE, file_bytes).unwrap();
     for bytes in damaged(rows) {
         assert!(trailer.decode_rows(&bytes).is_err());
     }
@@ -221,8 +221,8 @@ fn another_version_is_told_apart_from_damage() {
         block[end..].copy_from_slice(&check);
         block
     };
-    assert_eq!(FORMAT_VERSION, 3);
-    for (version, refused) in [(2, FormatError::Older(2)), (4, FormatError::Newer(4))] {
+    assert_eq!(FORMAT_VERSION, 4);
+    for (version, refused) in [(3, FormatError::Older(3)), (5, FormatError::Newer(5))] {
         let of_version = |block| of_version(block, version);
         assert_eq!(SegmentIdentity::decode(&of_version(golden_identity().encode())), Err(refused));
         let header = of_version(manifest_header()[..16].to_vec());
@@ -230,7 +230,7 @@ fn another_version_is_told_apart_from_damage() {
         assert_eq!(decode_header(&of_version(encode_header(&golden_snapshot_header()))), Err(refused));
         let trailer = golden_footer().split_off(53);
         assert_eq!(trailer.len(), TRAILER_BYTES);
-        assert_eq!(VerifiedTrailer::decode(&of_version(trailer), 42, NONCE, 377).err(), Some(refused));
+        assert_eq!(VerifiedTrailer::decode(&of_version(trailer), NONCE, 301).err(), Some(refused));
     }
 }
 
@@ -422,13 +422,14 @@ proptest! {
     #[test]
     fn any_rows_come_back_from_a_footer(rows in any_rows(), gap in 0u64..100) {
         let last = rows.last().map_or(64, |row| u64::from(row.offset) + 28);
-        let mut summary = SegmentSummary { records_end: last, records: rows.len() as u32, ..golden_summary() };
-        let footer = encode_footer(42, NONCE, last + 4 * gap, &rows, &mut summary);
+        let mut summary = SegmentSummary { records_end: last, raw_bytes: 500, payload_bytes: 120, ..Default::default() };
+        summary.dictionaries = golden_summary().dictionaries;
+        rows.iter().for_each(|row| summary.add_row(row));
+        let footer = encode_footer(NONCE, last + 4 * gap, &rows, &mut summary);
         let (packed, trailer) = footer.split_at(footer.len() - TRAILER_BYTES);
-        let read = VerifiedTrailer::decode(trailer, 42, NONCE, last + 4 * gap + footer.len() as u64).unwrap();
-        prop_assert_eq!(read.summary, summary);
+        let read = VerifiedTrailer::decode(trailer, NONCE, last + 4 * gap + footer.len() as u64).unwrap();
         prop_assert_eq!(read.rows_at(), (last + 4 * gap, packed.len()));
-        prop_assert_eq!(read.decode_rows(packed).unwrap(), rows);
+        prop_assert_eq!(read.decode_rows(packed).unwrap(), (summary, rows));
     }
 
     #[test]
@@ -489,7 +490,7 @@ proptest! {
     #[test]
     fn no_bytes_at_all_panic_a_decoder(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
         prop_assert!(SegmentIdentity::decode(&bytes).is_err());
-        prop_assert!(VerifiedTrailer::decode(&bytes, 1, 2, bytes.len() as u64).is_err());
+        prop_assert!(VerifiedTrailer::decode(&bytes, 2, bytes.len() as u64).is_err());
         prop_assert!(decode_header(&bytes).is_err());
         prop_assert!(decode_slot_table(&bytes).is_err());
         prop_assert!(check_chunk(&bytes).and_then(|slots| decode_chunk(slots, 64)).is_err());
@@ -502,15 +503,13 @@ proptest! {
 
     #[test]
     fn rows_whose_checksum_holds_but_whose_content_is_nonsense_do_not_panic(
-        bytes in proptest::collection::vec(any::<u8>(), 1..400), records in 0u32..200,
+        bytes in proptest::collection::vec(any::<u8>(), 1..400),
     ) {
-        let body = Fields::default().put(42u8, 8).put(NONCE, 8);
         let file_bytes = 160 + (bytes.len() + TRAILER_BYTES) as u64;
-        let summary = SegmentSummary { records, file_bytes, ..golden_summary() };
-        let trailer = summary_fields(body, &summary).put(bytes.len() as u32, 4).put(crc(&bytes), 4).block(b"LARDFTR1");
-        let read = VerifiedTrailer::decode(&trailer, 42, NONCE, file_bytes).unwrap();
-        if let Ok(rows) = read.decode_rows(&bytes) {
-            prop_assert_eq!(rows.len(), records as usize);
+        let trailer = trailer_fields(&golden_summary()).put(bytes.len() as u32, 4).put(crc(&bytes), 4).block(b"LARDFTR1");
+        let read = VerifiedTrailer::decode(&trailer, NONCE, file_bytes).unwrap();
+        if let Ok((summary, rows)) = read.decode_rows(&bytes) {
+            prop_assert_eq!(rows.len(), summary.records as usize);
         }
     }
 }

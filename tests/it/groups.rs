@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use larder::internals::serialization::segment::SEGMENT_HEADER_BYTES;
 use larder::internals::serialization::segment::SegmentIdentity;
 use larder::{ColdTier, Disk, ManualClock, OsDisk, SegmentState, Ttl};
 
@@ -90,7 +91,7 @@ fn up_to_sixteen_times_to_live_get_segments_of_their_own_and_each_segment_dies_a
         for segment in &dying {
             let name = segment_name(segment.id);
             assert!(!left.contains(&name), "{name} is still there after {ttl_ms} ms");
-            let records_end = 64 + segment.live_bytes + segment.dead_bytes;
+            let records_end = SEGMENT_HEADER_BYTES as u64 + segment.live_bytes + segment.dead_bytes;
             let is_record =
                 |call: &&Call| call.name == name && call.op == Op::Read && call.offset < records_end;
             assert_eq!(log.iter().filter(is_record).count(), 0, "records of {name} were read: {log:?}");

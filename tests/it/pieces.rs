@@ -221,7 +221,7 @@ fn what_a_piece_has_of_a_record_goes_with_the_record() {
         model.insert(b"expires".to_vec(), b"in an hour".to_vec());
         let is_found = |number: &u32| cold.get(&key(*number)).unwrap().is_some();
         let found: Vec<u32> = (0..=3000).filter(is_found).collect();
-        // 64 bytes of header and records of 1,024 (1,000, a key of 9, a header of 15): the piece ends in this one.
+        // 52 bytes of header and records of 1,024 (1,000, a key of 9, a header of 15): the piece ends in this one.
         assert_eq!((0..).find(|number| !found.contains(number)), Some(255));
         found.iter().for_each(|number| drop(model.insert(key(*number), noise((*number).into(), 1000))));
         assert_eq!(cold.stats().writes_lost, 3001 - found.len() as u64);

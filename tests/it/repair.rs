@@ -6,7 +6,7 @@ use crate::scripted::{Call, Gate, Op, ScriptedDisk, Verdict};
 use crate::stores::*;
 
 fn fixture() -> Image {
-    read_image(&root().join("tests").join("fixtures").join("v3"))
+    read_image(&root().join("tests").join("fixtures").join("v4"))
 }
 
 /// A store with every kind of record: two rounds of values, deletions, a compaction, a snapshot, an open tail.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use larder::{Codec, ColdTier, Compression, ManualClock, OsDisk};
 
+use crate::faults::appends;
 use crate::scripted::{Gate, Op, ScriptedDisk, Verdict};
 use crate::stores::{
     Model, compact, config, expect_exactly, is_dictionary, json, key, names, noise, open_on, put, remove,
@@ -476,9 +477,7 @@ fn a_tuning_that_fails_has_changed_nothing_and_leaves_no_file_behind() {
 fn a_tuning_samples_what_was_accepted_before_it() {
     let dir = scratch();
     let tuned = config(dir.path()).compression(Compression::Tuned);
-    let concerns =
-        |call: &crate::scripted::Call| call.op == Op::Write && call.is_segment() && call.offset >= 64;
-    let cold = open_on(tuned, ScriptedDisk::new(concerns));
+    let cold = open_on(tuned, ScriptedDisk::new(appends));
     let (gate, hold) = Gate::new();
     cold.disk().script([Verdict::Hold(hold)]);
     cold.insert(&key(0), &json(0, 1)).unwrap();

@@ -138,7 +138,7 @@ impl Sample {
 
     /// The store under `tests/fixtures`: what it holds is what it says undamaged.
     pub fn kept() -> Self {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v3");
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v4");
         let files = files_in(&dir);
         let memory = Memory::holding(Some(&files));
         // A clock that is behind the saved one: the store goes on from that.

@@ -23,8 +23,8 @@ const MANIFEST_DIVISOR: u64 = 256;
 const HEADROOM_DIVISOR: u64 = 64;
 /// Beside its bytes, a record takes its header (26 at most), a row of the footer (24) and what it is aligned to,
 const RECORD_OVERHEAD_BYTES: u64 = 64;
-/// and its part of what a segment takes besides: 4.6 KiB with the rest of a block, of 64 KiB at least.
-const SEGMENT_SHARE_DIVISOR: u64 = 8;
+/// and its part of what a segment takes besides: the ends of its footer, and the rest of a block.
+const SEGMENT_OVERHEAD_BYTES: u64 = BLOCK_BYTES + 512;
 /// Bytes of an entry in a snapshot of the index, chunk heads and slot table included.
 const SNAPSHOT_ENTRY_BYTES: u64 = 13;
 const SNAPSHOT_BYTES_MIN: u64 = 160 << 10;
@@ -34,9 +34,10 @@ pub(super) fn in_blocks(file_bytes: u64) -> u64 {
     file_bytes.next_multiple_of(BLOCK_BYTES)
 }
 
-/// Bytes that a record with so many bytes of key and value may come to take, before it has a place.
-pub(super) fn record_room(bytes: u64) -> u64 {
-    bytes + RECORD_OVERHEAD_BYTES + bytes / SEGMENT_SHARE_DIVISOR
+/// Bytes that a record with so many bytes of key and value may come to take, before it has a place. Segments are full by
+/// half at least: the record that seals one may be as large.
+pub(super) fn record_room(bytes: u64, segment_bytes: u64) -> u64 {
+    bytes + RECORD_OVERHEAD_BYTES + bytes * 2 * SEGMENT_OVERHEAD_BYTES / segment_bytes
 }
 
 /// What is taken, and what may be.

@@ -31,9 +31,9 @@ pub(super) struct Charge {
 }
 
 impl Charge {
-    /// Of a record with so many bytes of key and value, as they are to be stored.
-    pub(super) fn of(bytes: u64) -> Self {
-        Self { queue_bytes: bytes + OVERHEAD_BYTES, disk_bytes: record_room(bytes) }
+    /// Of a record with so many bytes of key and value, as they are to be stored in segments of that size.
+    pub(super) fn of(bytes: u64, segment_bytes: u64) -> Self {
+        Self { queue_bytes: bytes + OVERHEAD_BYTES, disk_bytes: record_room(bytes, segment_bytes) }
     }
 
     pub(super) fn is_none(self) -> bool {

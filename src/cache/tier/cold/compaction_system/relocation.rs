@@ -296,7 +296,7 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
     fn complete(&self, output: &mut Output<D::File>) -> Result<Finished> {
         let shared = self.shared;
         let Output { identity, rows, summary, .. } = output;
-        let footer = encode_footer(identity.segment_id, identity.nonce, summary.records_end, rows, summary);
+        let footer = encode_footer(identity.nonce, summary.records_end, rows, summary);
         output.buffer.extend_from_slice(&footer);
         write_out(shared, output, output.buffer.len())?;
         // A failed sync is never tried again on this file: it is discarded, and the victims stay.

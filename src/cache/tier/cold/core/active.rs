@@ -246,8 +246,7 @@ impl<F: DiskFile> ActiveSegment<F> {
             None => self.file.len()?.max(self.written).next_multiple_of(RECORD_ALIGN as u64),
         };
         self.footer_at = Some(footer_at);
-        let SegmentIdentity { segment_id, nonce, .. } = self.identity;
-        let footer = encode_footer(segment_id, nonce, footer_at, &self.rows, &mut summary);
+        let footer = encode_footer(self.identity.nonce, footer_at, &self.rows, &mut summary);
         self.dirty = true;
         self.file.write_full_at(&footer, footer_at)?;
         self.footed = Some(summary);

@@ -166,7 +166,7 @@ pub fn read_footer<F: DiskFile>(
     let (offset, len) = trailer.rows_at();
     let mut bytes = vec![0; len];
     let got = file.read_full_at(&mut bytes, offset).map_err(ReadError::Io)?;
-    Ok((trailer.summary, trailer.decode_rows(&bytes[..got])?))
+    Ok(trailer.decode_rows(&bytes[..got])?)
 }
 
 fn read_trailer<F: DiskFile>(file: &F, identity: &SegmentIdentity) -> Result<VerifiedTrailer, ReadError> {
@@ -174,7 +174,7 @@ fn read_trailer<F: DiskFile>(file: &F, identity: &SegmentIdentity) -> Result<Ver
     let offset = len.checked_sub(TRAILER_BYTES as u64).ok_or(FormatError::Short)?;
     let mut bytes = [0; TRAILER_BYTES];
     let got = file.read_full_at(&mut bytes, offset).map_err(ReadError::Io)?;
-    Ok(VerifiedTrailer::decode(&bytes[..got], identity.segment_id, identity.nonce, len)?)
+    Ok(VerifiedTrailer::decode(&bytes[..got], identity.nonce, len)?)
 }
 
 /// What reading all records of a segment found.

@@ -195,8 +195,7 @@ impl<D: Disk> ColdTierStorage<D> {
             let file = disk.open(&path).map_err(|error| Error::io("open", &path, error))?;
             let written = (|| {
                 let footer_at = file.len()?.max(summary.records_end).next_multiple_of(RECORD_ALIGN as u64);
-                let footer =
-                    encode_footer(tail.segment_id, identity.nonce, footer_at, &tail.rows, &mut summary);
+                let footer = encode_footer(identity.nonce, footer_at, &tail.rows, &mut summary);
                 file.write_full_at(&footer, footer_at)?;
                 file.sync()
             })();

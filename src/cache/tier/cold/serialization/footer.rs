@@ -9,7 +9,7 @@ use wincode::{SchemaRead, SchemaWrite};
 use super::bits::{BitReader, BitWriter, width_of};
 use super::record::{RECORD_ALIGN, RecordMeta};
 use super::segment::SegmentSummary;
-use super::{FormatError, Result, decode, encode, open_block, seal_block};
+use super::{BLOCK_OVERHEAD, FormatError, Result, decode, encode, open_block, seal_block};
 
 const MAGIC: &[u8; 8] = b"LARDFTR1";
 const BLOCK_ROWS: usize = 128;
@@ -61,28 +61,35 @@ impl FooterRow {
         self.tombstone || !self.first
     }
 
+    /// Whether something older of the key may still be in force when it has expired.
+    pub fn is_exposing(&self) -> bool {
+        self.is_shadow() && !self.outlasts
+    }
+
     /// Whether nothing older of the key can come back once it has expired.
     pub fn ends_its_key(&self) -> bool {
         self.first || self.outlasts
     }
 }
 
-#[derive(SchemaWrite, SchemaRead)]
+/// What ends the file: of the summary, what the rows do not tell.
+#[derive(Clone, Copy, Debug, SchemaWrite, SchemaRead)]
 struct Trailer {
-    segment_id: u64,
     nonce: u64,
-    summary: SegmentSummary,
+    records_end: u64,
+    raw_bytes: u64,
+    payload_bytes: u64,
+    dictionaries: [u64; 4],
     rows_bytes: u32,
     rows_check: u32,
 }
 
 /// Bytes of the trailer that ends a sealed segment.
-pub const TRAILER_BYTES: usize = 16 + 8 + 8 + 124 + 4 + 4;
+pub const TRAILER_BYTES: usize = BLOCK_OVERHEAD + 8 + 8 + 8 + 8 + 32 + 4 + 4;
 
 /// The footer's bytes, to be written at `footer_at`: the end of the records, or, behind a torn end that was cut, the
 /// end of the file. Sets the summary's `file_bytes`.
 pub fn encode_footer(
-    segment_id: u64,
     nonce: u64,
     footer_at: u64,
     rows: &[FooterRow],
@@ -95,8 +102,10 @@ pub fn encode_footer(
     assert!(footer_at >= summary.records_end, "a footer never covers records");
     summary.file_bytes = footer_at + (out.len() + TRAILER_BYTES) as u64;
     let rows_bytes = u32::try_from(out.len()).expect("a segment's rows take less than 4 GiB");
+    let SegmentSummary { records_end, raw_bytes, payload_bytes, dictionaries, .. } = *summary;
+    let rows_check = crc32c::crc32c(&out);
     let trailer =
-        Trailer { segment_id, nonce, summary: *summary, rows_bytes, rows_check: crc32c::crc32c(&out) };
+        Trailer { nonce, records_end, raw_bytes, payload_bytes, dictionaries, rows_bytes, rows_check };
     let trailer = seal_block(MAGIC, &encode(&trailer));
     assert_eq!(trailer.len(), TRAILER_BYTES, "the trailer's size is part of the format");
     out.extend_from_slice(&trailer);
@@ -106,10 +115,8 @@ pub fn encode_footer(
 /// The end of a sealed segment, verified; its rows are still to be read.
 #[derive(Clone, Copy, Debug)]
 pub struct VerifiedTrailer {
-    /// What the segment holds.
-    pub summary: SegmentSummary,
-    rows_bytes: u32,
-    rows_check: u32,
+    trailer: Trailer,
+    file_bytes: u64,
 }
 
 impl VerifiedTrailer {
@@ -117,49 +124,56 @@ impl VerifiedTrailer {
     ///
     /// # Errors
     /// When they are no trailer of this very segment, or damaged.
-    pub fn decode(bytes: &[u8], segment_id: u64, nonce: u64, file_bytes: u64) -> Result<Self> {
+    pub fn decode(bytes: &[u8], nonce: u64, file_bytes: u64) -> Result<Self> {
         let trailer: Trailer = decode(open_block(MAGIC, bytes)?)?;
-        if trailer.segment_id != segment_id || trailer.nonce != nonce {
+        if trailer.nonce != nonce {
             return Err(FormatError::Invalid("footer: it belongs to another segment"));
         }
         let footer_bytes = u64::from(trailer.rows_bytes) + TRAILER_BYTES as u64;
-        let rows_start = file_bytes.checked_sub(footer_bytes);
-        if trailer.summary.file_bytes != file_bytes || rows_start < Some(trailer.summary.records_end) {
+        if file_bytes.checked_sub(footer_bytes) < Some(trailer.records_end) {
             return Err(FormatError::Invalid("footer length"));
         }
-        let Trailer { summary, rows_bytes, rows_check, .. } = trailer;
-        Ok(Self { summary, rows_bytes, rows_check })
+        Ok(Self { trailer, file_bytes })
     }
 
     /// Where the rows are: offset and length.
     pub fn rows_at(&self) -> (u64, usize) {
-        let footer_bytes = u64::from(self.rows_bytes) + TRAILER_BYTES as u64;
-        (self.summary.file_bytes - footer_bytes, self.rows_bytes as usize)
+        let rows_bytes = self.trailer.rows_bytes;
+        (self.file_bytes - u64::from(rows_bytes) - TRAILER_BYTES as u64, rows_bytes as usize)
     }
 
-    /// Reads the rows, given their bytes.
+    /// Reads the rows, given their bytes, and what the segment holds.
     ///
     /// # Errors
     /// When the bytes are damaged.
-    pub fn decode_rows(&self, bytes: &[u8]) -> Result<Vec<FooterRow>> {
-        if bytes.len() != self.rows_bytes as usize || crc32c::crc32c(bytes) != self.rows_check {
+    pub fn decode_rows(&self, bytes: &[u8]) -> Result<(SegmentSummary, Vec<FooterRow>)> {
+        let Trailer { records_end, raw_bytes, payload_bytes, dictionaries, .. } = self.trailer;
+        if bytes.len() != self.trailer.rows_bytes as usize || crc32c::crc32c(bytes) != self.trailer.rows_check
+        {
             return Err(FormatError::Checksum);
         }
-        // A row takes seven bytes at least, whatever the summary claims.
-        let mut rows = Vec::with_capacity((self.summary.records as usize).min(bytes.len() / HASH_BYTES));
+        // A row takes seven bytes at least.
+        let mut rows = Vec::with_capacity(bytes.len() / HASH_BYTES);
         let mut rest = bytes;
         while !rest.is_empty() {
             let used = decode_block(rest, &mut rows)?;
             rest = &rest[used..];
         }
-        if rows.len() != self.summary.records as usize {
-            return Err(FormatError::Invalid("row count"));
-        }
         let ascending = rows.windows(2).all(|pair| pair[0].offset < pair[1].offset);
-        if !ascending || rows.last().is_some_and(|last| u64::from(last.offset) >= self.summary.records_end) {
+        if !ascending || rows.last().is_some_and(|last| u64::from(last.offset) >= records_end) {
             return Err(FormatError::Invalid("row offsets"));
         }
-        Ok(rows)
+        let file_bytes = self.file_bytes;
+        let mut summary = SegmentSummary {
+            records_end,
+            file_bytes,
+            raw_bytes,
+            payload_bytes,
+            dictionaries,
+            ..SegmentSummary::default()
+        };
+        rows.iter().for_each(|row| summary.add_row(row));
+        Ok((summary, rows))
     }
 }
 

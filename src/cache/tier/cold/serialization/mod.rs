@@ -17,7 +17,7 @@ pub mod tuning;
 use wincode::config::Configuration;
 
 /// Version of every structure; written in each file, refused when it is another one. Version 1 was never released.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
 /// Why bytes were not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -107,11 +107,6 @@ impl RecordMeta {
         self.tombstone || !self.first
     }
 
-    /// Whether something older of the key may still be in force when this record has expired.
-    pub fn is_exposing(&self) -> bool {
-        self.is_shadow() && !self.outlasts
-    }
-
     fn has_long_lengths(&self) -> bool {
         self.key_len > 1 << 8 || self.raw_len > u32::from(u16::MAX)
     }

@@ -2,12 +2,14 @@
 
 use wincode::{SchemaRead, SchemaWrite};
 
+use super::footer::FooterRow;
+use super::record::RecordMeta;
 use super::{BLOCK_OVERHEAD, Result, decode, encode, open_block, seal_block};
 
 const MAGIC: &[u8; 8] = b"LARDSEG1";
 
 /// Bytes of the header; the first record follows.
-pub const SEGMENT_HEADER_BYTES: usize = 64;
+pub const SEGMENT_HEADER_BYTES: usize = 52;
 
 /// Which log a segment belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, SchemaWrite, SchemaRead)]
@@ -41,13 +43,14 @@ pub struct SegmentIdentity {
 #[derive(SchemaWrite, SchemaRead)]
 struct Header {
     identity: SegmentIdentity,
-    reserved: [u8; 14],
+    /// The first record lies at a multiple of 4.
+    padding: [u8; 2],
 }
 
 impl SegmentIdentity {
-    /// The 64 bytes at the start of the file.
+    /// The bytes at the start of the file.
     pub fn encode(&self) -> Vec<u8> {
-        let header = seal_block(MAGIC, &encode(&Header { identity: *self, reserved: [0; 14] }));
+        let header = seal_block(MAGIC, &encode(&Header { identity: *self, padding: [0; 2] }));
         assert_eq!(header.len(), SEGMENT_HEADER_BYTES, "the header's size is part of the format");
         header
     }
@@ -62,7 +65,7 @@ impl SegmentIdentity {
     }
 }
 
-/// What is known of a segment without opening it: in its footer and, once sealed, in the manifest.
+/// What is known of a segment without opening it: once it is sealed, in the manifest. Its footer tells the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, SchemaWrite, SchemaRead)]
 pub struct SegmentSummary {
     /// Offset behind the last record.
@@ -115,32 +118,37 @@ impl SegmentSummary {
     }
 
     /// Takes one more record into account.
-    pub fn add(&mut self, record: &super::record::RecordMeta) {
-        let first = self.records == 0;
-        self.records += 1;
-        self.tombstones += u32::from(record.tombstone);
-        if record.expires_at_ms == 0 {
-            self.unexpiring += 1;
-        } else {
-            let known = self.expiry_min_ms != 0;
-            self.expiry_min_ms =
-                if known { self.expiry_min_ms.min(record.expires_at_ms) } else { record.expires_at_ms };
-            self.expiry_max_ms = self.expiry_max_ms.max(record.expires_at_ms);
-        }
-        self.sequence_min = if first { record.sequence } else { self.sequence_min.min(record.sequence) };
-        self.sequence_max = self.sequence_max.max(record.sequence);
-        if record.is_shadow() {
-            self.shadow_max = self.shadow_max.max(record.sequence);
-        }
-        if record.is_exposing() {
-            self.exposing_max = self.exposing_max.max(record.sequence);
-        }
+    pub fn add(&mut self, record: &RecordMeta) {
+        self.add_row(&FooterRow::new(0, 0, record));
         self.raw_bytes += u64::from(record.raw_len);
         self.payload_bytes += u64::from(record.stored_len);
         if record.dictionary != 0 {
             self.dictionaries[usize::from(record.dictionary >> 6)] |= 1 << (record.dictionary & 63);
         }
     }
+
+    /// Takes into account what a record's row says of it.
+    pub fn add_row(&mut self, row: &FooterRow) {
+        let first = self.records == 0;
+        self.records += 1;
+        self.tombstones += u32::from(row.tombstone);
+        if row.expires_at_ms == 0 {
+            self.unexpiring += 1;
+        } else {
+            let known = self.expiry_min_ms != 0;
+            self.expiry_min_ms =
+                if known { self.expiry_min_ms.min(row.expires_at_ms) } else { row.expires_at_ms };
+            self.expiry_max_ms = self.expiry_max_ms.max(row.expires_at_ms);
+        }
+        self.sequence_min = if first { row.sequence } else { self.sequence_min.min(row.sequence) };
+        self.sequence_max = self.sequence_max.max(row.sequence);
+        if row.is_shadow() {
+            self.shadow_max = self.shadow_max.max(row.sequence);
+        }
+        if row.is_exposing() {
+            self.exposing_max = self.exposing_max.max(row.sequence);
+        }
+    }
 }
 
-const _: () = assert!(SEGMENT_HEADER_BYTES == BLOCK_OVERHEAD + 34 + 14);
+const _: () = assert!(SEGMENT_HEADER_BYTES == BLOCK_OVERHEAD + 34 + 2);
