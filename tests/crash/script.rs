@@ -136,13 +136,8 @@ pub fn record(plan: Plan) -> Result<Trace, Fault> {
     }
     let evicted = script.evicted + script.cold.stats().evicted;
     let trace = script.close()?;
-    let ends_a_piece = |event: &Event| match event {
-        Event::Write { offset, bytes, .. } => {
-            (offset + bytes.len() as u64).is_multiple_of(pieces::PIECE_BYTES)
-        }
-        _ => false,
-    };
-    if plan.in_pieces && !trace.events.iter().any(ends_a_piece) {
+    // With `Always` each record is waited for, and written alone.
+    if plan.in_pieces && plan.durability != Durability::Always && !is_in_pieces(&trace.events) {
         return Err(Fault::failed("the script", "no piece was written"));
     }
     let is_roll = |event: &&Event| matches!(event, Event::Rename { to, .. } if to == "CURRENT");
@@ -356,6 +351,20 @@ impl<'a> Script<'a> {
 
 fn mark(log: &Sender<Event>, kind: MarkKind, op: u64, now_ms: u64) {
     log.send(Event::Mark(Mark { kind, op, now_ms })).expect("the script holds the receiver");
+}
+
+/// Whether the writer, and not a compaction alone, has written a piece of a segment.
+fn is_in_pieces(events: &[Event]) -> bool {
+    let is_output = |of: u64| {
+        let made = |event: &Event| matches!(event, Event::Create { handle, name } if *handle == of && name.ends_with(".tmp"));
+        events.iter().any(made)
+    };
+    events.iter().any(|event| match event {
+        Event::Write { handle, offset, bytes } => {
+            (offset + bytes.len() as u64).is_multiple_of(pieces::PIECE_BYTES) && !is_output(*handle)
+        }
+        _ => false,
+    })
 }
 
 fn open_store(

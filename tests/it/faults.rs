@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind as IoKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use larder::internals::serialization::segment::SEGMENT_HEADER_BYTES;
@@ -142,6 +142,36 @@ fn a_record_larger_than_the_queue_is_let_through_when_it_is_empty() {
     }
     cold.flush().unwrap();
     expect_exactly(&cold, &model, "large and small by turns");
+}
+
+#[test]
+fn a_record_larger_than_the_queue_gets_in_while_others_keep_coming() {
+    let dir = scratch();
+    let config = config(dir.path()).queue_bytes_max(64 << 10).queue_full(QueueFull::Wait);
+    let cold = open_on(config, OsDisk);
+    let (is_over, others) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for thread in 1..4u32 {
+            let (cold, is_over, others) = (&cold, &is_over, &others);
+            scope.spawn(move || {
+                for n in (0..50_000u32).take_while(|_| !is_over.load(Ordering::SeqCst)) {
+                    cold.insert(&key(10_000 * thread + n % 1000), &noise(n.into(), 8000)).unwrap();
+                    others.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        while others.load(Ordering::SeqCst) < 100 {
+            std::thread::yield_now();
+        }
+        for n in 0..20 {
+            let before = others.load(Ordering::SeqCst);
+            cold.insert(&key(n), &noise(n.into(), 200_000)).unwrap();
+            // What is queued, what its threads were about to, and what they bring while it is encoded.
+            let between = others.load(Ordering::SeqCst) - before;
+            assert!(between < 200, "{between} others first");
+        }
+        is_over.store(true, Ordering::SeqCst);
+    });
 }
 
 /// Runs a call on a thread of its own, with a watchdog: the promise is that nothing hangs.

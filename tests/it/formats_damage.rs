@@ -421,10 +421,20 @@ proptest! {
 
     #[test]
     fn any_rows_come_back_from_a_footer(rows in any_rows(), gap in 0u64..100) {
-        let last = rows.last().map_or(64, |row| u64::from(row.offset) + 28);
+        let last = u64::from(rows.last().expect("some").offset) + 28;
         let mut summary = SegmentSummary { records_end: last, raw_bytes: 500, payload_bytes: 120, ..Default::default() };
         summary.dictionaries = golden_summary().dictionaries;
-        rows.iter().for_each(|row| summary.add_row(row));
+        // By hand, as the encoder's callers add them up.
+        let sequences = || rows.iter().map(|row| row.sequence);
+        let highest = |of: fn(&&FooterRow) -> bool| rows.iter().filter(of).map(|row| row.sequence).max().unwrap_or(0);
+        let expiries = || rows.iter().map(|row| row.expires_at_ms).filter(|at_ms| *at_ms != 0);
+        summary.records = rows.len() as u32;
+        summary.tombstones = rows.iter().filter(|row| row.tombstone).count() as u32;
+        summary.unexpiring = rows.iter().filter(|row| row.expires_at_ms == 0).count() as u32;
+        (summary.expiry_min_ms, summary.expiry_max_ms) = (expiries().min().unwrap_or(0), expiries().max().unwrap_or(0));
+        (summary.sequence_min, summary.sequence_max) = (sequences().min().unwrap(), sequences().max().unwrap());
+        summary.shadow_max = highest(|row| row.tombstone || !row.first);
+        summary.exposing_max = highest(|row| (row.tombstone || !row.first) && !row.outlasts);
         let footer = encode_footer(NONCE, last + 4 * gap, &rows, &mut summary);
         let (packed, trailer) = footer.split_at(footer.len() - TRAILER_BYTES);
         let read = VerifiedTrailer::decode(trailer, NONCE, last + 4 * gap + footer.len() as u64).unwrap();
@@ -509,7 +519,7 @@ proptest! {
         let trailer = trailer_fields(&golden_summary()).put(bytes.len() as u32, 4).put(crc(&bytes), 4).block(b"LARDFTR1");
         let read = VerifiedTrailer::decode(&trailer, NONCE, file_bytes).unwrap();
         if let Ok((summary, rows)) = read.decode_rows(&bytes) {
-            prop_assert_eq!(rows.len(), summary.records as usize);
+            prop_assert!(rows.len() <= bytes.len() / 7 && rows.len() == summary.records as usize);
         }
     }
 }

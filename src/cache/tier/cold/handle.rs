@@ -157,8 +157,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         shared.ledger.check_record(raw_len as u64)?;
         let hash = key_hash(key, shared.hash_seed);
         // Room is reserved before anything changes; what compression saves is given back.
-        let segment_bytes = shared.segment_bytes();
-        let reserved = Charge::of(raw_len as u64, segment_bytes);
+        let reserved = Charge::of(raw_len as u64, &shared.ledger);
         if let Some(reason) = shared.reject(hash, reserved.disk_bytes) {
             return self.turn_away(key, hash, reason);
         }
@@ -174,7 +173,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
             }
             false => Some(encode(shared, &mut record, key, value)),
         };
-        let charge = Charge::of(record.meta.stored_len.into(), segment_bytes);
+        let charge = Charge::of(record.meta.stored_len.into(), &shared.ledger);
         let saved = reserved - charge;
         shared.budget.give_back(saved.queue_bytes);
         shared.ledger.strike(saved.disk_bytes);
@@ -264,7 +263,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         if !known {
             return Ok(());
         }
-        let charge = Charge::of(key.len() as u64, shared.segment_bytes());
+        let charge = Charge::of(key.len() as u64, &shared.ledger);
         shared.brake.wait(key.len() as u64);
         self.reserve(charge)?;
         count(&shared.counters.removes, 1);

@@ -23,8 +23,8 @@ const MANIFEST_DIVISOR: u64 = 256;
 const HEADROOM_DIVISOR: u64 = 64;
 /// Beside its bytes, a record takes its header (26 at most), a row of the footer (24) and what it is aligned to,
 const RECORD_OVERHEAD_BYTES: u64 = 64;
-/// and its part of what a segment takes besides: the ends of its footer, and the rest of a block.
-const SEGMENT_OVERHEAD_BYTES: u64 = BLOCK_BYTES + 512;
+/// and its part of what a segment takes besides: header, the ends of its footer, and the rest of a block.
+const SEGMENT_OVERHEAD_BYTES: u64 = BLOCK_BYTES + 512 + 64;
 /// Bytes of an entry in a snapshot of the index, chunk heads and slot table included.
 const SNAPSHOT_ENTRY_BYTES: u64 = 13;
 const SNAPSHOT_BYTES_MIN: u64 = 160 << 10;
@@ -32,12 +32,6 @@ const SNAPSHOT_BYTES_MIN: u64 = 160 << 10;
 /// Bytes that a file of this length takes.
 pub(super) fn in_blocks(file_bytes: u64) -> u64 {
     file_bytes.next_multiple_of(BLOCK_BYTES)
-}
-
-/// Bytes that a record with so many bytes of key and value may come to take, before it has a place. Segments are full by
-/// half at least: the record that seals one may be as large.
-pub(super) fn record_room(bytes: u64, segment_bytes: u64) -> u64 {
-    bytes + RECORD_OVERHEAD_BYTES + bytes * 2 * SEGMENT_OVERHEAD_BYTES / segment_bytes
 }
 
 /// What is taken, and what may be.
@@ -130,6 +124,16 @@ impl DiskLedger {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Bytes that a record with so many bytes of key and value may come to take, before it has a place. Segments that are
+    /// sealed because they are full are so by half at least: the record that seals one may be as large. Those that are
+    /// sealed before are few at a time, and within the slack. The smallest size that the capacity may ever ask for counts:
+    /// it may change while the record is queued.
+    pub(super) fn record_room(&self, bytes: u64) -> u64 {
+        let segment_bytes = segment_bytes_at(0, self.segment_bytes_max);
+        let share = bytes * 2 * SEGMENT_OVERHEAD_BYTES;
+        bytes + RECORD_OVERHEAD_BYTES + share.div_ceil(segment_bytes)
     }
 
     /// Reserves room for a record; false, and nothing changed, if there is none.

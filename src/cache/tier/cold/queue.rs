@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
-use super::ledger::record_room;
+use super::ledger::DiskLedger;
 use crate::config::QueueFull;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -31,9 +31,9 @@ pub(super) struct Charge {
 }
 
 impl Charge {
-    /// Of a record with so many bytes of key and value, as they are to be stored in segments of that size.
-    pub(super) fn of(bytes: u64, segment_bytes: u64) -> Self {
-        Self { queue_bytes: bytes + OVERHEAD_BYTES, disk_bytes: record_room(bytes, segment_bytes) }
+    /// Of a record with so many bytes of key and value, as they are to be stored.
+    pub(super) fn of(bytes: u64, ledger: &DiskLedger) -> Self {
+        Self { queue_bytes: bytes + OVERHEAD_BYTES, disk_bytes: ledger.record_room(bytes) }
     }
 
     pub(super) fn is_none(self) -> bool {
@@ -66,6 +66,9 @@ pub(super) struct QueueBudget {
     full: QueueFull,
     queued_bytes: AtomicU64,
     waiters: AtomicU64,
+    /// Those of the waiters whose record is larger than the whole budget. It gets in when nothing is queued: as long as one
+    /// waits, nothing else is let in.
+    large_waiters: AtomicU64,
     freed: Receiver<()>,
 }
 
@@ -81,6 +84,7 @@ impl QueueBudget {
             full,
             queued_bytes: AtomicU64::new(0),
             waiters: AtomicU64::new(0),
+            large_waiters: AtomicU64::new(0),
             freed,
         };
         (budget, Waker(sender))
@@ -107,8 +111,11 @@ impl QueueBudget {
             QueueFull::WaitFor(patience) => Some(Instant::now() + patience),
             QueueFull::Refuse => return Err(self.busy(bytes, Duration::ZERO)),
         };
+        let large = u64::from(self.is_large(bytes));
         self.waiters.fetch_add(1, Ordering::SeqCst);
+        self.large_waiters.fetch_add(large, Ordering::SeqCst);
         let outcome = self.wait(bytes, deadline, &on_disk);
+        self.large_waiters.fetch_sub(large, Ordering::SeqCst);
         self.waiters.fetch_sub(1, Ordering::SeqCst);
         outcome
     }
@@ -130,7 +137,14 @@ impl QueueBudget {
         Ok(())
     }
 
+    fn is_large(&self, bytes: u64) -> bool {
+        bytes > self.bytes_max
+    }
+
     fn try_reserve(&self, bytes: u64, on_disk: &impl Fn() -> Result<bool>) -> Result<bool> {
+        if self.large_waiters.load(Ordering::SeqCst) > 0 && !self.is_large(bytes) {
+            return Ok(false);
+        }
         let fits = |queued: u64| (queued == 0 || queued + bytes <= self.bytes_max).then(|| queued + bytes);
         if self.queued_bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_err() {
             return Ok(false);

@@ -36,6 +36,8 @@ const BATCH_BYTES: usize = 1 << 20;
 const GATHER: Duration = Duration::from_micros(200);
 /// An empty queue is waited at for no longer than this since the last write.
 const GATHER_MAX: Duration = Duration::from_millis(1);
+/// Segments of age are sealed this often while the queue is never empty.
+const SEAL_AGED_EVERY: Duration = Duration::from_millis(500);
 /// Unless so many bytes come in that time that whole pieces can be expected: then in this.
 const GATHER_PIECE_MAX: Duration = Duration::from_millis(20);
 const GATHER_PIECE_BYTES: usize = 16 << 10;
@@ -68,6 +70,8 @@ pub(super) struct Writer<D: Disk> {
     synced_at: Instant,
     /// When the first record was appended to an empty batch, or the last write ended.
     batch_begun: Instant,
+    /// When segments of age were last sealed while more was queued.
+    sealed_aged_at: Option<Instant>,
     /// Records since it last asked.
     records_in_a_row: u32,
 }
@@ -113,6 +117,7 @@ impl<D: Disk> Writer<D> {
             doomed: HashMap::new(),
             lost: 0,
             synced_at: Instant::now(),
+            sealed_aged_at: None,
             batch_begun: Instant::now(),
             records_in_a_row: 0,
         }
@@ -268,16 +273,25 @@ impl<D: Disk> Writer<D> {
         let is_waited_for = !self.acks.is_empty();
         if self.storage.buffered_bytes() >= BATCH_BYTES || (is_waited_for && self.storage.has_pieces()) {
             self.hand_over(shared);
+            self.seal_aged_seldom(shared);
             self.answer_acks(shared);
         } else if self.storage.has_pieces() {
             let failed = self.storage.write_pieces(shared);
             self.settle(shared, failed);
             self.publish_progress(shared);
-            let now_ms = shared.clock.now_ms();
-            if self.storage.next_seal_ms() <= now_ms {
-                self.hand_over(shared);
-                self.seal_aged(shared, now_ms);
-            }
+            self.seal_aged_seldom(shared);
+        }
+    }
+
+    /// The queue may never be empty: what is of age is sealed all the same. But not at each write: a writer that is behind
+    /// opens segments that are of age already.
+    fn seal_aged_seldom<C: Clock>(&mut self, shared: &Shared<D, C>) {
+        let now_ms = shared.clock.now_ms();
+        let is_time = self.sealed_aged_at.is_none_or(|at| at.elapsed() >= SEAL_AGED_EVERY);
+        if is_time && self.storage.next_seal_ms() <= now_ms {
+            self.hand_over(shared);
+            self.seal_aged(shared, now_ms);
+            self.sealed_aged_at = Some(Instant::now());
         }
     }
 

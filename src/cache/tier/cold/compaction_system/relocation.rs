@@ -325,7 +325,9 @@ impl<'a, D: Disk, C: Clock> Relocation<'a, D, C> {
         if whole {
             whole = match read_footer(reader, &output.identity) {
                 Err(ReadError::Io(error)) => return Err(failed(error)),
-                footer => footer.is_ok_and(|(_, rows)| rows == output.rows),
+                footer => {
+                    footer.is_ok_and(|(summary, rows)| summary == output.summary && rows == output.rows)
+                }
             };
         }
         if whole {

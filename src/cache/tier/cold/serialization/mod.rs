@@ -16,7 +16,7 @@ pub mod tuning;
 
 use wincode::config::Configuration;
 
-/// Version of every structure; written in each file, refused when it is another one. Version 1 was never released.
+/// Version of every structure; written in each file, refused when it is another one. Versions 1 to 3 were never released.
 pub const FORMAT_VERSION: u32 = 4;
 
 /// Why bytes were not taken.
