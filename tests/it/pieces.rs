@@ -185,6 +185,28 @@ fn a_segment_of_age_is_sealed_while_more_comes_for_others() {
 }
 
 #[test]
+fn a_writer_that_is_behind_does_not_seal_at_every_piece() {
+    let dir = scratch();
+    let cold = open_on(config(dir.path()).segment_bytes(8 << 20), ScriptedDisk::new(appends).logging());
+    let (gate, hold) = Gate::new();
+    cold.disk().script([Verdict::Hold(hold)]);
+    let insert = |number: u32| {
+        cold.insert_with_ttl(&key(number), &noise(number.into(), 1000), Duration::from_secs(1)).unwrap()
+    };
+    insert(0);
+    gate.wait();
+    (1..=4000).for_each(insert);
+    // All of it is older than a segment may become.
+    cold.clock().advance(2000);
+    drop(gate);
+    cold.flush().unwrap();
+    let log = cold.disk().take_log();
+    let seals = log.iter().filter(|call| call.op == Op::Create && call.is_segment()).count();
+    let pieces = log.iter().filter(|call| appends(call)).count();
+    assert!(pieces >= 14 && seals <= 7, "{seals} segments for {pieces} writes");
+}
+
+#[test]
 fn a_record_of_which_a_piece_has_the_first_half_is_read_from_memory() {
     let dir = scratch();
     let (gate, hold) = Gate::new();
