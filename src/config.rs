@@ -269,7 +269,7 @@ impl ColdTierConfig {
     }
 
     /// Memory that accepted but not yet written records may take, in bytes. Default 64 MiB; 64 KiB to 16 GiB. A record
-    /// larger than that is let through when the queue is empty, so that it waits but never for ever.
+    /// larger than that is let through when the queue is empty; who comes while it waits, waits behind it.
     pub fn queue_bytes_max(mut self, bytes: usize) -> Self {
         self.queue_bytes_max = bytes;
         self
