@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use larder::internals::serialization::segment::SEGMENT_HEADER_BYTES;
-use larder::internals::serialization::segment::SegmentIdentity;
+use larder::internals::serialization::segment::{SEGMENT_HEADER_BYTES, SegmentIdentity};
 use larder::{ColdTier, Disk, ManualClock, OsDisk, SegmentState, Ttl};
 
 use crate::scripted::{Call, Op, ScriptedDisk};

@@ -201,9 +201,9 @@ fn a_writer_that_is_behind_does_not_seal_at_every_piece() {
     drop(gate);
     cold.flush().unwrap();
     let log = cold.disk().take_log();
-    let seals = log.iter().filter(|call| call.op == Op::Create && call.is_segment()).count();
+    let segments = log.iter().filter(|call| call.op == Op::Create && call.is_segment()).count();
     let pieces = log.iter().filter(|call| appends(call)).count();
-    assert!(pieces >= 14 && seals <= 7, "{seals} segments for {pieces} writes");
+    assert!(pieces >= 14 && segments <= 7, "{segments} segments for {pieces} writes");
 }
 
 #[test]

@@ -161,8 +161,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         if let Some(reason) = shared.reject(hash, reserved.disk_bytes) {
             return self.turn_away(key, hash, reason);
         }
-        shared.brake.wait(raw_len as u64);
-        self.reserve(reserved)?;
+        self.reserve(raw_len as u64, reserved)?;
         let expires_at_ms = ttl.map_or(0, |ttl| shared.clock.now_ms() + millis_up(ttl));
         let ttl_ms = ttl.map_or(0, millis_up);
         let mut record = EncodedRecord::new(hash, key.len(), raw_len, expires_at_ms, ttl_ms);
@@ -202,9 +201,10 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
     }
 
     /// Reserves room in the queue and on the disk, and asks for more in time.
-    fn reserve(&self, charge: Charge) -> Result<()> {
+    fn reserve(&self, raw_bytes: u64, charge: Charge) -> Result<()> {
         let shared = &*self.crew;
         let bytes = charge.disk_bytes;
+        shared.brake.wait(raw_bytes);
         shared.budget.reserve(charge.queue_bytes, || {
             shared.condition.check_writable()?;
             let entries = shared.index.entries();
@@ -264,8 +264,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
             return Ok(());
         }
         let charge = Charge::of(key.len() as u64, &shared.ledger);
-        shared.brake.wait(key.len() as u64);
-        self.reserve(charge)?;
+        self.reserve(key.len() as u64, charge)?;
         count(&shared.counters.removes, 1);
         let wait = self.send(tombstone(hash, key, 0), charge)?;
         self.wait_durable(wait)

@@ -36,11 +36,11 @@ const BATCH_BYTES: usize = 1 << 20;
 const GATHER: Duration = Duration::from_micros(200);
 /// An empty queue is waited at for no longer than this since the last write.
 const GATHER_MAX: Duration = Duration::from_millis(1);
-/// Segments of age are sealed this often while the queue is never empty.
-const SEAL_AGED_EVERY: Duration = Duration::from_millis(500);
 /// Unless so many bytes come in that time that whole pieces can be expected: then in this.
 const GATHER_PIECE_MAX: Duration = Duration::from_millis(20);
 const GATHER_PIECE_BYTES: usize = 16 << 10;
+/// Segments of age are sealed this often while the queue is never empty.
+const SEAL_AGED_EVERY: Duration = Duration::from_millis(500);
 /// After that many records the writer asks whether anybody waits for its processor: a burst of fifty that were left to it to
 /// encode takes a third of a millisecond, and a reader whom the disk has answered meanwhile is not let in before its end.
 const RECORDS_IN_A_ROW: u32 = 16;
