@@ -59,7 +59,8 @@ pub enum QueueFull {
     Wait,
     /// Waits at most this long, then fails with [`ErrorKind::Busy`](crate::ErrorKind::Busy).
     WaitFor(Duration),
-    /// Fails at once with [`ErrorKind::Busy`](crate::ErrorKind::Busy).
+    /// Fails with [`ErrorKind::Busy`](crate::ErrorKind::Busy) instead of waiting for room. While garbage nears its bound,
+    /// writers are held up for 20 ms at most all the same.
     Refuse,
 }
 
@@ -329,8 +330,8 @@ impl ColdTierConfig {
         self
     }
 
-    /// Automatic compaction starts when this share of the bytes in sealed segments is dead or expired. Default 0.25;
-    /// 0.05 to 0.95. Lower saves disk, higher saves writes.
+    /// Automatic compaction starts when this share of the records' bytes is dead or expired; what goes by itself within an
+    /// hour is left out. Default 0.25; 0.05 to 0.95. Lower saves disk, higher saves writes.
     pub fn dead_ratio_max(mut self, ratio: f64) -> Self {
         self.dead_ratio_max = ratio;
         self

@@ -46,8 +46,11 @@ pub struct Options {
     pub scale: f64,
     /// Which times to live; `None` = the workload's own.
     pub ttl_set: Option<TtlSet>,
-    /// Laid out so that it can run by a real clock: a minute and a half long at most.
+    /// Laid out so that it can run by a real clock.
     pub real_time: bool,
+    /// By a real clock, milliseconds between two rounds of maintenance, and so how fast an overwrite workload goes
+    /// (`uniform`, `ninety-ten`, `zipf-capacity`); `None` = in a hurry, a minute and a half long.
+    pub real_step_ms: Option<u64>,
     /// Length of the values; `None` = the workload's own.
     pub value_bytes: Option<u32>,
     /// Values of a quarter of that length to seven quarters of it, each key's its own.
@@ -68,11 +71,23 @@ impl Default for Options {
             scale: 1.0,
             ttl_set: None,
             real_time: false,
+            real_step_ms: None,
             value_bytes: None,
             mixed_values: false,
             exponent: ZIPF_EXPONENT,
             replaced: None,
             dead_ratio: None,
+        }
+    }
+}
+
+impl Options {
+    /// Time between two rounds of maintenance of the overwrite workloads.
+    fn step_us(&self) -> u64 {
+        match (self.real_time, self.real_step_ms) {
+            (false, _) => STEP_US,
+            (true, None) => REAL_STEP_US,
+            (true, Some(step_ms)) => step_ms * 1000,
         }
     }
 }
@@ -169,9 +184,15 @@ const TTL_PUTS_A_SECOND: f64 = 368.0 / 32.0;
 const TTL_SEGMENT_BYTES: f64 = (16 << 20) as f64 / 32.0;
 /// By a real clock, times to live are divided by this, and rates multiplied.
 const REAL_TIME_DIVISOR: u64 = 960;
-/// By a real clock, maintenance takes time, which it does not in the simulator: the closer its rounds, the more that
-/// shows in what they find.
+/// Time between two rounds of maintenance of the overwrite workloads: a store that maintains itself looks as often.
+const STEP_US: u64 = 500_000;
+/// By a real clock and in a hurry. Maintenance takes time there, which it does not in the simulator: the closer its
+/// rounds, the more that shows in what they find.
 const REAL_STEP_US: u64 = 40_000;
+/// By a real clock, an hour of `year` takes eight seconds: the sixteenth of it after which a segment is sealed is then
+/// half a second, the least there is. It lasts for so many hours.
+const REAL_YEAR_DIVISOR: u64 = 450;
+const REAL_YEAR_HOURS: u64 = 96;
 /// One in so many records survives in `delete-all`.
 pub const SCATTER: u64 = 500;
 
@@ -279,7 +300,7 @@ impl Plan {
 
     fn overwrites(workload: Workload, options: &Options, hot_keys: f64, hot_share: f64) -> Self {
         let keys = scaled(50_000, options.scale);
-        let step_us = if options.real_time { REAL_STEP_US } else { 500_000 };
+        let step_us = options.step_us();
         let us_per_op = (step_us / scaled(OVERWRITES_A_STEP, options.scale)).max(1);
         let stream = Stream::Overwrites { keys, hot_keys: (keys as f64 * hot_keys) as u64, hot_share };
         let value_bytes = options.value_bytes.unwrap_or(OVERWRITE_VALUE_BYTES);
@@ -300,7 +321,7 @@ impl Plan {
 
     fn zipf(options: &Options) -> Self {
         let keys = scaled(500_000, options.scale);
-        let step_us = if options.real_time { REAL_STEP_US } else { 500_000 };
+        let step_us = options.step_us();
         let us_per_op = (step_us / scaled(REQUESTS_A_STEP, options.scale)).max(1);
         let written = options.replaced.unwrap_or(0.0);
         let stream = Stream::Zipf { zipf: Zipf::new(keys, options.exponent), written };
@@ -319,7 +340,7 @@ impl Plan {
 
     fn deletes(options: &Options) -> Self {
         let keys = scaled(100_000, options.scale);
-        let step_us = 500_000;
+        let step_us = STEP_US;
         // Bursts: at scale 0.1 loading and deleting both fall between two rounds of maintenance.
         let us_per_op = 20;
         let bytes = segment_bytes((1 << 20) as f64, options.scale);
@@ -338,15 +359,18 @@ impl Plan {
 
     fn year(options: &Options) -> Self {
         let puts_an_hour = scaled(300, options.scale);
-        let us_per_op = HOUR_US / puts_an_hour;
-        let stream = Stream::Ttl { set: TtlSet::Hour, divisor: 1, next_key: 0, replaced: REPLACED_SHARE };
+        let (divisor, measured_hours) =
+            if options.real_time { (REAL_YEAR_DIVISOR, REAL_YEAR_HOURS) } else { (1, 8760) };
+        let hour_us = HOUR_US / divisor;
+        let us_per_op = hour_us / puts_an_hour;
+        let stream = Stream::Ttl { set: TtlSet::Hour, divisor, next_key: 0, replaced: REPLACED_SHARE };
         // A quarter of an hour a step: the year has 35,040 of them.
         let bytes = segment_bytes((64 << 10) as f64, options.scale);
-        let mut plan = Self::base(Workload::Year, bytes, HOUR_US / 4, stream);
+        let mut plan = Self::base(Workload::Year, bytes, hour_us / 4, stream);
         let hours = |hours: u64| hours * puts_an_hour;
         plan.phases = vec![
             Phase { name: "settling", ops: hours(24), us_per_op, measured: false },
-            Phase { name: "measured", ops: hours(8760), us_per_op, measured: true },
+            Phase { name: "measured", ops: hours(measured_hours), us_per_op, measured: true },
         ];
         plan
     }

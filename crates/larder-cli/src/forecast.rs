@@ -4,7 +4,7 @@
 //! bytes that fall due are estimated: the live bytes of a segment are shared out between values that expire and those
 //! that do not by their counts, and the former are taken to be spread evenly between first and last expiry.
 
-use larder::{SegmentInfo, SegmentState};
+use larder::SegmentInfo;
 use serde::Serialize;
 
 use crate::glance::{Glance, Source, quotient};
@@ -68,8 +68,9 @@ pub struct Reason {
 pub struct Forecast {
     /// Dead and expired bytes over the bytes of all segments.
     pub reclaimable_share: f64,
-    /// The same over sealed segments only, which is what automatic compaction goes by.
-    pub sealed_reclaimable_share: f64,
+    /// Dead and expired bytes over the bytes of all records: what automatic compaction goes by, but for what will soon
+    /// go by itself.
+    pub garbage_share: f64,
     /// What falls due, and by when.
     pub due: Vec<Due>,
     /// Live bytes by the life that is left to them.
@@ -85,17 +86,14 @@ impl Forecast {
         let due = [("now", 0), ("minute", MINUTE), ("hour", HOUR), ("day", DAY)]
             .map(|(within, ms)| due(segments, within, now, ms))
             .to_vec();
-        let sealed = segments.iter().filter(|segment| segment.state == SegmentState::Sealed);
-        let (reclaimable, of) = sealed.fold((0, 0), |(part, whole), segment| {
-            (part + segment.dead_bytes + segment.expired_bytes, whole + segment.file_bytes)
-        });
-        let sealed_reclaimable_share = quotient(reclaimable, of);
         let stats = &glance.stats;
+        let garbage = stats.dead_bytes + stats.expired_bytes;
+        let garbage_share = quotient(garbage, stats.live_bytes + garbage);
         Self {
-            reclaimable_share: quotient(stats.dead_bytes + stats.expired_bytes, stats.segment_bytes),
-            sealed_reclaimable_share,
+            reclaimable_share: quotient(garbage, stats.segment_bytes),
+            garbage_share,
             lives: lives(segments, now),
-            reasons: reasons(glance, &due, sealed_reclaimable_share),
+            reasons: reasons(glance, &due, garbage_share),
             due,
         }
     }
@@ -161,7 +159,7 @@ fn reasons(glance: &Glance, due: &[Due], share: f64) -> Vec<Reason> {
     let (stats, dir) = (&glance.stats, &glance.dir);
     let holding =
         |bytes: fn(&SegmentInfo) -> u64| glance.segments.iter().filter(|segment| bytes(segment) > 0).count();
-    let limit = format!("over {:.0} % of sealed bytes ({:.0} % now)", COMPACTS_AT * 100.0, share * 100.0);
+    let limit = format!("over {:.0} % of garbage ({:.0} % now)", COMPACTS_AT * 100.0, share * 100.0);
     let compaction = match glance.source {
         Source::Closed => format!("`larder compact {dir}` now; by itself, once open, {limit}"),
         Source::Open | Source::InUse => format!("a compaction starts by itself when {limit}, by default"),
