@@ -56,8 +56,8 @@ pub use io::{Disk, DiskFile, OsDisk};
 pub mod internals {
     pub use crate::cache::memory::efficiency_analyzer;
     pub use crate::cache::tier::cold::{
-        classes, compression, core, dictionary, frontier, gate, inspect_shared_on, metadata_index, report,
-        serialization,
+        brake, classes, compression, core, dictionary, frontier, gate, inspect_shared_on, metadata_index,
+        report, serialization,
     };
     /// What `tests/handover` models; in such builds alone.
     #[cfg(larder_model)]

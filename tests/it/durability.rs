@@ -7,7 +7,7 @@ use std::time::Duration;
 use larder::{ColdTier, ColdTierConfig, CompactionTask, Durability, Error, ErrorKind, ManualClock, OsDisk};
 
 use crate::faults::{Concern, appends};
-use crate::scripted::{Call, Op, ScriptedDisk, Verdict};
+use crate::scripted::{Call, Gate, Op, ScriptedDisk, Verdict};
 use crate::stores::{
     Model, START_MS, compact, config, expect_absent, expect_exactly, is_segment, is_snapshot, key, names,
     noise, open, open_on, put, read_image, rebuild, remove, scratch, wait_until, write_image,
@@ -456,4 +456,32 @@ fn numbers_of_files_are_not_given_out_again_after_a_restart() {
     assert!(after.last() > before.last(), "{before:?}, then {after:?}");
     cold.abandon();
     assert_eq!(open(dir.path()).stats().recovery.snapshot_entries, 20);
+}
+
+#[test]
+fn a_remove_under_always_is_durable_when_it_returns_also_behind_another_that_is_not_yet() {
+    fn syncs(call: &Call) -> bool {
+        call.op == Op::Sync && call.is_segment()
+    }
+    let dir = scratch();
+    let cold = open_on(config(dir.path()).durability(Durability::Always), ScriptedDisk::new(syncs));
+    cold.insert(b"a", b"1").unwrap();
+    let (gate, hold) = Gate::new();
+    cold.disk().script([Verdict::Hold(hold)]);
+    let (returned, outcome) = crossbeam_channel::bounded(1);
+    std::thread::scope(|scope| {
+        let cold = &cold;
+        let first = scope.spawn(move || cold.remove(b"a"));
+        // The tombstone is written, and its sync has not begun.
+        gate.wait();
+        scope.spawn(move || returned.send(cold.remove(b"a")).unwrap());
+        let early = outcome.recv_timeout(Duration::from_millis(200));
+        assert!(early.is_err(), "returned before the deletion was durable");
+        drop(gate);
+        first.join().unwrap().unwrap();
+        outcome.recv().unwrap().unwrap();
+    });
+    // What was never there, or is gone for good, needs no sync.
+    cold.disk().script([Verdict::Fail(IoKind::Other)]);
+    cold.remove(b"never").unwrap();
 }

@@ -3,8 +3,9 @@
 use std::io::ErrorKind as IoKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use larder::internals::brake::Brake;
 use larder::internals::serialization::segment::SEGMENT_HEADER_BYTES;
 use larder::{ColdTier, CompactionTask, Durability, Error, ErrorKind, ManualClock, OsDisk, QueueFull};
 
@@ -475,4 +476,57 @@ fn counting_entries_does_not_wait_for_a_writer_that_has_nothing_queued() {
         drop(gate);
         flush.join().unwrap().unwrap();
     });
+}
+
+#[test]
+fn a_record_larger_than_the_queue_that_waits_for_the_disk_holds_nobody_up() {
+    fn removals(call: &Call) -> bool {
+        call.op == Op::Remove && call.is_segment()
+    }
+    let dir = scratch();
+    let config = config(dir.path())
+        .capacity_bytes(64 << 20)
+        .queue_bytes_max(64 << 10)
+        .queue_full(QueueFull::WaitFor(Duration::from_secs(2)));
+    let cold = open_on(config, ScriptedDisk::new(removals));
+    let (gate, hold) = Gate::new();
+    cold.disk().script([Verdict::Hold(hold)]);
+    let large = noise(1, 2 << 20);
+    // Until there is no room for the large one: what is evicted is not given back.
+    let mut number = 0;
+    while number < 10_000 || cold.insert(b"large", &large).is_ok() {
+        assert!(number < 40_000);
+        for _ in 0..100 {
+            cold.insert(&key(number), &noise(number.into(), 4000)).unwrap();
+            number += 1;
+        }
+    }
+    gate.wait();
+    std::thread::scope(|scope| {
+        let (cold, large) = (&cold, &large);
+        let waits = scope.spawn(move || cold.insert(b"large", large));
+        std::thread::sleep(Duration::from_millis(100));
+        for _ in 0..10 {
+            cold.insert(b"small", b"1").unwrap();
+        }
+        assert!(!waits.is_finished(), "the small ones got in while the large one waited");
+        drop(gate);
+        waits.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn the_brake_forgets_whom_it_could_not_hold_up() {
+    let brake = Brake::default();
+    // Ten times what it lets in.
+    brake.set(Some(1 << 20));
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(500) {
+        brake.wait(1 << 20);
+    }
+    brake.set(Some(1 << 30));
+    let started = Instant::now();
+    (0..100).for_each(|_| brake.wait(100));
+    // Twenty milliseconds each, if it does not forget.
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 }

@@ -6,6 +6,7 @@ mod stores; // not a test: configurations, values, whole directories, the compar
 mod watched; // not a test: loads, a directory watched meanwhile, the ledger
 
 mod admission; // who is let in, and what callers at a full capacity are told
+mod after_failures; // who is told, and what index and accounts say once a write or a task has failed
 mod capacity; // the directory within its bytes
 mod compaction; // what a compaction keeps, gives back and leaves behind, stopped, failed or cancelled at any call
 mod compaction_histories; // what stays away over many compactions; four threads while all tasks run

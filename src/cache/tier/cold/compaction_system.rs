@@ -163,7 +163,12 @@ impl CompactionSystem {
     }
 
     fn commit(&self, edit: Edit) -> Result<u64> {
-        self.ask(|reply| MaintenanceRequest::Commit { edit, reply }).map(|Committed { edit }| edit)
+        self.commit_if(edit, None)
+    }
+
+    /// Likewise, but only if writes were lost so often and not once more.
+    fn commit_if(&self, edit: Edit, if_losses: Option<u64>) -> Result<u64> {
+        self.ask(|reply| MaintenanceRequest::Commit { edit, if_losses, reply }).map(|Committed { edit }| edit)
     }
 
     /// The sequence number up to which the snapshot reflects all operations; 0 without one.

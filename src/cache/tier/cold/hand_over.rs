@@ -127,7 +127,10 @@ impl<F> HandOver<'_, F> {
                 false
             }
             // Wherever its older record has been moved to meanwhile.
-            None => self.index.shadow(id),
+            None => {
+                let replaced = self.index.shadow(id);
+                replaced.inspect(|replaced| self.slab.note_dead(*replaced)).is_some()
+            }
         };
         self.in_flight.remove(id, sequence);
         bury

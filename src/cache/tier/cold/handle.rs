@@ -243,7 +243,9 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         }
     }
 
-    /// Removes an entry. Returns when no later `get` can see it; removing what is not there is no error.
+    /// Removes an entry. Returns when no later `get` can see it; removing what is not there is no error. With
+    /// [`Durability::Always`] what was removed stays so once any such call has returned: one for a key that was removed
+    /// a moment before costs a sync too.
     ///
     /// # Errors
     /// As [`insert`](Self::insert).
@@ -258,10 +260,16 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         let shared = &*self.crew;
         let id = EntryId::of(hash);
         // First in flight, then in the index: a record moves the other way.
-        let known = shared.in_flight.get(id).is_some()
-            || shared.index.get(id).is_some_and(|entry| !entry.is_shadow());
-        if !known {
-            return Ok(());
+        let in_flight = shared.in_flight.get(id).is_some();
+        let entry = if in_flight { None } else { shared.index.get(id) };
+        match entry {
+            _ if in_flight => {}
+            None => return Ok(()),
+            // Removed before, perhaps a moment ago and not durably yet.
+            Some(entry) if entry.is_shadow() => {
+                return if shared.config.durability == Durability::Always { self.flush() } else { Ok(()) };
+            }
+            Some(_) => {}
         }
         let charge = Charge::of(key.len() as u64, &shared.ledger);
         self.reserve(key.len() as u64, charge)?;

@@ -22,14 +22,15 @@ pub(super) enum WriteRequest {
 /// Asked of the writer by the compaction worker, one at a time. Answered before whatever is queued: what gives space back
 /// does not wait behind what takes it. "Before" a request is what the writer has appended by then.
 pub(super) enum MaintenanceRequest {
-    /// Hand what has been appended to the kernel, so that the index is as new as can be.
-    HandOver { reply: Sender<Result<()>> },
+    /// Hand what has been appended to the kernel, so that the index is as new as can be. Answers how often writes were lost.
+    HandOver { reply: Sender<Result<u64>> },
     /// Seal the active segments that hold records.
     Seal { reply: Sender<Result<()>> },
     /// The rows of the active segment in this slot whose time has passed; `None` if it is sealed by now.
     ExpiredRows { slot: u32, now_ms: u64, reply: Sender<Result<Option<ActiveRows>>> },
-    /// Make everything before this durable, then the edit: the commit point of every task. Answers its number.
-    Commit { edit: Edit, reply: Sender<Result<Committed>> },
+    /// Make everything before this durable, then the edit: the commit point of every task. Answers its number. With
+    /// `if_losses` only if writes were lost so often and not once more.
+    Commit { edit: Edit, if_losses: Option<u64>, reply: Sender<Result<Committed>> },
 }
 
 /// The compaction worker's ways to the writer.

@@ -258,18 +258,18 @@ impl MetadataIndex {
         true
     }
 
-    /// Makes an entry a shadow, wherever it is; false if there is none.
-    pub fn shadow(&self, id: EntryId) -> bool {
+    /// Makes an entry a shadow, wherever it is; what it was, `None` if there is none.
+    pub fn shadow(&self, id: EntryId) -> Option<IndexEntry> {
         let (old, new) = {
-            let Some(mut partition) = self.partitions.get_mut(&id.partition()) else { return false };
-            let Ok(at) = partition.find(id.tag()) else { return false };
+            let mut partition = self.partitions.get_mut(&id.partition())?;
+            let at = partition.find(id.tag()).ok()?;
             let old = partition.slots[at].load().entry();
             let new = IndexEntry { size: SizeClass::SHADOW, ..old };
             partition.slots[at].store(Packed::new(id.tag(), new));
             (old, new)
         };
         self.count(Some(old), Some(new));
-        true
+        Some(old)
     }
 
     /// Points an entry that is at `from` at its new place. An entry that has become a shadow there stays one.

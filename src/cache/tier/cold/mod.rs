@@ -21,7 +21,7 @@
 //! is in `shared.rs`, owned by the [`ColdTier`] and borrowed by its threads, which it joins before it drops (`crew.rs`).
 
 mod admission;
-mod brake;
+pub mod brake;
 pub mod classes;
 mod compaction_system;
 pub mod compression;

@@ -66,10 +66,41 @@ pub(super) struct QueueBudget {
     full: QueueFull,
     queued_bytes: AtomicU64,
     waiters: AtomicU64,
-    /// Those of the waiters whose record is larger than the whole budget. It gets in when nothing is queued: as long as one
-    /// waits, nothing else is let in.
+    /// Those of the waiters whose record is larger than the whole budget, and who wait for it. Such a record gets in when
+    /// nothing is queued: as long as one waits, nothing else is let in.
     large_waiters: AtomicU64,
     freed: Receiver<()>,
+}
+
+/// What came of an attempt to reserve room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Reserved,
+    QueueFull,
+    DiskFull,
+}
+
+/// A caller before whom nobody is let in, while it holds on to that.
+struct First<'a> {
+    large_waiters: &'a AtomicU64,
+    is_held: bool,
+}
+
+impl First<'_> {
+    fn hold(&mut self, holds: bool) {
+        if holds && !self.is_held {
+            self.large_waiters.fetch_add(1, Ordering::SeqCst);
+        } else if !holds && self.is_held {
+            self.large_waiters.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.is_held = holds;
+    }
+}
+
+impl Drop for First<'_> {
+    fn drop(&mut self) {
+        self.hold(false);
+    }
 }
 
 /// The writer's side: wakes who waits for room.
@@ -103,7 +134,7 @@ impl QueueBudget {
     /// Reserves room, here and with `on_disk`, which is asked again while the call waits and may end it with an error.
     /// One record larger than the whole budget is let through when nothing else is queued.
     pub(super) fn reserve(&self, bytes: u64, on_disk: impl Fn() -> Result<bool>) -> Result<()> {
-        if self.try_reserve(bytes, &on_disk)? {
+        if self.try_reserve(bytes, &on_disk)? == Room::Reserved {
             return Ok(());
         }
         let deadline = match self.full {
@@ -111,19 +142,28 @@ impl QueueBudget {
             QueueFull::WaitFor(patience) => Some(Instant::now() + patience),
             QueueFull::Refuse => return Err(self.busy(bytes, Duration::ZERO)),
         };
-        let large = u64::from(self.is_large(bytes));
         self.waiters.fetch_add(1, Ordering::SeqCst);
-        self.large_waiters.fetch_add(large, Ordering::SeqCst);
-        let outcome = self.wait(bytes, deadline, &on_disk);
-        self.large_waiters.fetch_sub(large, Ordering::SeqCst);
+        let mut first = First { large_waiters: &self.large_waiters, is_held: false };
+        let outcome = self.wait(bytes, deadline, &mut first, &on_disk);
+        drop(first);
         self.waiters.fetch_sub(1, Ordering::SeqCst);
         outcome
     }
 
-    fn wait(&self, bytes: u64, deadline: Option<Instant>, on_disk: &impl Fn() -> Result<bool>) -> Result<()> {
+    fn wait(
+        &self,
+        bytes: u64,
+        deadline: Option<Instant>,
+        first: &mut First<'_>,
+        on_disk: &impl Fn() -> Result<bool>,
+    ) -> Result<()> {
         let started = Instant::now();
         // Looked at again after `waiters` was raised: whoever frees bytes later sees that somebody waits.
-        while !self.try_reserve(bytes, on_disk)? {
+        loop {
+            match self.try_reserve(bytes, on_disk)? {
+                Room::Reserved => return Ok(()),
+                full => first.hold(full == Room::QueueFull && self.is_large(bytes)),
+            }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
                 return Err(self.busy(bytes, started.elapsed()));
@@ -134,26 +174,25 @@ impl QueueBudget {
                 return Err(Error::closed());
             }
         }
-        Ok(())
     }
 
     fn is_large(&self, bytes: u64) -> bool {
         bytes > self.bytes_max
     }
 
-    fn try_reserve(&self, bytes: u64, on_disk: &impl Fn() -> Result<bool>) -> Result<bool> {
+    fn try_reserve(&self, bytes: u64, on_disk: &impl Fn() -> Result<bool>) -> Result<Room> {
         if self.large_waiters.load(Ordering::SeqCst) > 0 && !self.is_large(bytes) {
-            return Ok(false);
+            return Ok(Room::QueueFull);
         }
         let fits = |queued: u64| (queued == 0 || queued + bytes <= self.bytes_max).then(|| queued + bytes);
         if self.queued_bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_err() {
-            return Ok(false);
+            return Ok(Room::QueueFull);
         }
         let reserved = on_disk();
         if !matches!(reserved, Ok(true)) {
             self.give_back(bytes);
         }
-        reserved
+        Ok(if reserved? { Room::Reserved } else { Room::DiskFull })
     }
 
     fn busy(&self, bytes: u64, waited: Duration) -> Error {

@@ -4,13 +4,15 @@
 //! only then lets go of the in-flight copies, so that a reader finds every accepted record in one place or the other. It
 //! never waits for anybody.
 
+mod losses;
+
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, never, select};
 
-use super::core::segment::decode_record;
+pub(super) use self::losses::tombstone;
 use super::core::storage::{ColdTierStorage, Placement};
 use super::courtesy::let_others_in;
 use super::encoding::encode_raw;
@@ -21,9 +23,8 @@ use super::message::{ActiveRows, Committed, MaintenanceRequest, WriteRequest};
 use super::metadata_index::{EntryId, IndexEntry, Location, SizeClass};
 use super::queue::{Charge, Waker};
 use super::serialization::edit::Edit;
-use super::serialization::record::{RecordMeta, payload_sum};
+use super::serialization::record::RecordMeta;
 use super::shared::{PanicNotice, Shared, count};
-use crate::cache::eviction::EvictionReason;
 use crate::clock::Clock;
 use crate::config::Durability;
 use crate::error::{Error, ErrorKind, Result};
@@ -62,11 +63,14 @@ pub(super) struct Writer<D: Disk> {
     encoded: Vec<u8>,
     /// Appended to the buffer, not yet in the file, or not whole.
     pending: Vec<Pending>,
-    acks: Vec<Sender<Result<()>>>,
+    /// Those whose records are in the files, and wait for a sync, or are lost.
+    acks: Vec<Ack>,
     /// Keys whose accepted write was lost: what they replaced must not come back, so each gets a tombstone.
     doomed: HashMap<u64, Vec<u8>>,
-    /// Accepted writes lost since the last flush.
+    /// Accepted writes lost since the last flush, but for those whose callers waited.
     lost: u64,
+    /// How often writes were lost.
+    losses: u64,
     synced_at: Instant,
     /// When the first record was appended to an empty batch, or the last write ended.
     batch_begun: Instant,
@@ -76,11 +80,19 @@ pub(super) struct Writer<D: Disk> {
     records_in_a_row: u32,
 }
 
+/// Who waits until a record is durable.
+struct Ack {
+    caller: Sender<Result<()>>,
+    /// It never will be.
+    lost: Option<Error>,
+}
+
 struct Pending {
     record: EncodedRecord,
     /// Where it is going to be, and the index entry it took the place of; `None` if no place could be had.
     place: Option<(Location, Option<IndexEntry>)>,
     charge: Charge,
+    acks: Vec<Ack>,
 }
 
 impl Pending {
@@ -116,6 +128,7 @@ impl<D: Disk> Writer<D> {
             acks: Vec::new(),
             doomed: HashMap::new(),
             lost: 0,
+            losses: 0,
             synced_at: Instant::now(),
             sealed_aged_at: None,
             batch_begun: Instant::now(),
@@ -178,7 +191,7 @@ impl<D: Disk> Writer<D> {
         if let Ok(request) = self.requests.try_recv() {
             return Some(request);
         }
-        if self.pending.is_empty() || !self.acks.is_empty() || shared.budget.has_waiters() {
+        if self.pending.is_empty() || self.is_waited_for(shared) || shared.budget.has_waiters() {
             return None;
         }
         let is_large = self.storage.buffered_bytes() >= GATHER_PIECE_BYTES;
@@ -187,6 +200,11 @@ impl<D: Disk> Writer<D> {
         }
         std::thread::sleep(GATHER);
         self.requests.try_recv().ok()
+    }
+
+    /// Whether a caller waits for what has been appended.
+    fn is_waited_for<C: Clock>(&self, shared: &Shared<D, C>) -> bool {
+        shared.config.durability == Durability::Always && !(self.pending.is_empty() && self.acks.is_empty())
     }
 
     fn sync_then<C: Clock>(&mut self, shared: &Shared<D, C>, request: WriteRequest) -> Next {
@@ -250,9 +268,7 @@ impl<D: Disk> Writer<D> {
         match request {
             WriteRequest::Append { record, charge, ack } => {
                 let _notice = PanicNotice(&shared.condition);
-                self.append(shared, record, charge);
-                // Only now: what `append` hands over to make room does not hold this record yet.
-                self.acks.extend(ack);
+                self.append(shared, record, charge, ack.map(|caller| Ack { caller, lost: None }));
                 self.write_if_grown(shared);
             }
             WriteRequest::Barrier { sync, reply } => {
@@ -270,8 +286,8 @@ impl<D: Disk> Writer<D> {
 
     /// Writes what has come together, without waiting for the end of the batch.
     fn write_if_grown<C: Clock>(&mut self, shared: &Shared<D, C>) {
-        let is_waited_for = !self.acks.is_empty();
-        if self.storage.buffered_bytes() >= BATCH_BYTES || (is_waited_for && self.storage.has_pieces()) {
+        let is_grown = self.storage.buffered_bytes() >= BATCH_BYTES;
+        if is_grown || (self.is_waited_for(shared) && self.storage.has_pieces()) {
             self.hand_over(shared);
             self.seal_aged_seldom(shared);
             self.answer_acks(shared);
@@ -301,7 +317,7 @@ impl<D: Disk> Writer<D> {
         self.seal_aged(shared, shared.clock.now_ms());
         match request {
             // Done.
-            MaintenanceRequest::HandOver { reply } => drop(reply.send(Ok(()))),
+            MaintenanceRequest::HandOver { reply } => drop(reply.send(Ok(self.losses))),
             MaintenanceRequest::Seal { reply } => {
                 let result = self.check_writable(shared).and_then(|()| self.seal(shared, None));
                 drop(reply.send(self.noted(shared, result)));
@@ -309,18 +325,24 @@ impl<D: Disk> Writer<D> {
             MaintenanceRequest::ExpiredRows { slot, now_ms, reply } => {
                 drop(reply.send(Ok(self.expired_rows(shared, *slot, *now_ms))));
             }
-            MaintenanceRequest::Commit { edit, reply } => {
-                let result = self.commit(shared, edit);
+            MaintenanceRequest::Commit { edit, if_losses, reply } => {
+                let result = self.commit(shared, edit, *if_losses);
                 drop(reply.send(self.noted(shared, result).map(|edit| Committed { edit })));
             }
         }
     }
 
-    /// No task may commit while a key's newest record is lost and not buried: the task may have counted on it (C5).
-    fn commit<C: Clock>(&mut self, shared: &Shared<D, C>, edit: &Edit) -> Result<u64> {
+    /// No task may commit while a key's newest record is lost and not buried: the task may have counted on it (C5). Nor a
+    /// snapshot that was taken while records were lost: it may have them.
+    fn commit<C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        edit: &Edit,
+        if_losses: Option<u64>,
+    ) -> Result<u64> {
         self.bury_doomed(shared);
         self.check_writable(shared)?;
-        if !self.doomed.is_empty() {
+        if !self.doomed.is_empty() || if_losses.is_some_and(|losses| losses != self.losses) {
             return Err(shared.condition.check_writable().err().unwrap_or_else(|| {
                 Error::new(
                     ErrorKind::WriteLost,
@@ -340,14 +362,25 @@ impl<D: Disk> Writer<D> {
 
     /// Appends a record to the buffer and points the index at where it will be. Readers look at the in-flight copy
     /// until the bytes are there.
-    fn append<C: Clock>(&mut self, shared: &Shared<D, C>, record: EncodedRecord, charge: Charge) {
+    fn append<C: Clock>(
+        &mut self,
+        shared: &Shared<D, C>,
+        record: EncodedRecord,
+        charge: Charge,
+        ack: Option<Ack>,
+    ) {
         let id = EntryId::of(record.hash);
         if !self.frontier.arrive(record.meta.sequence, id) {
             shared.in_flight.remove(id, record.meta.sequence);
             shared.release(charge, &self.waker);
+            // The newer one speaks for it: it is still pending, or in a file.
+            let is_newer = |pending: &&mut Pending| EntryId::of(pending.record.hash) == id;
+            let newer = self.pending.iter_mut().rfind(is_newer);
+            newer.map_or(&mut self.acks, |newer| &mut newer.acks).extend(ack);
             return;
         }
         self.count_in_a_row(if record.is_raw { ENCODED_HERE } else { 1 });
+        let acks = ack.into_iter().collect();
         let mut encoded = std::mem::take(&mut self.encoded);
         let (mut meta, sum, stored) = match record.is_raw {
             true => {
@@ -372,10 +405,10 @@ impl<D: Disk> Writer<D> {
                 if self.pending.is_empty() {
                     self.batch_begun = Instant::now();
                 }
-                self.pending.push(Pending { record, place: Some((location, replaced)), charge });
+                self.pending.push(Pending { record, place: Some((location, replaced)), charge, acks });
             }
             Err(error) => {
-                self.lose(shared, &[Pending { record, place: None, charge }]);
+                self.lose(shared, vec![Pending { record, place: None, charge, acks }], &error);
                 self.note_failure(shared, &error);
             }
         }
@@ -505,23 +538,25 @@ impl<D: Disk> Writer<D> {
     /// not be written.
     fn settle<C: Clock>(&mut self, shared: &Shared<D, C>, failed: Vec<(u32, Error)>) {
         if !failed.is_empty() {
+            for (slot, error) in &failed {
+                if let Err(left) = self.storage.discard(shared, *slot) {
+                    self.note_failure(shared, &left);
+                }
+                self.note_failure(shared, error);
+            }
+            self.forget_replaced(shared, &failed);
             let (lost, others): (Vec<Pending>, Vec<Pending>) =
                 std::mem::take(&mut self.pending).into_iter().partition(|pending| pending.is_in(&failed));
             self.pending = others;
-            for (slot, error) in failed {
-                if let Err(left) = self.storage.discard(slot) {
-                    self.note_failure(shared, &left);
-                }
-                self.note_failure(shared, &error);
-            }
-            self.lose(shared, &lost);
+            self.lose(shared, lost, &failed[0].1);
         }
-        let (mut charge, storage) = (Charge::default(), &self.storage);
-        self.pending.retain(|Pending { record, place, charge: of_record }| {
+        let (mut charge, storage, written) = (Charge::default(), &self.storage, &mut self.acks);
+        self.pending.retain_mut(|Pending { record, place, charge: of_record, acks }| {
             let is_waiting = place.is_some_and(|(location, _)| !storage.is_written(location));
             if !is_waiting {
                 shared.hand_over().let_go(EntryId::of(record.hash), record.meta.sequence);
                 charge += *of_record;
+                written.append(acks);
             }
             is_waiting
         });
@@ -530,44 +565,6 @@ impl<D: Disk> Writer<D> {
         shared.release(charge, &self.waker);
         // Not before: until then what has been written counts twice.
         self.count_in_a_row(RECORDS_IN_A_ROW);
-    }
-
-    /// Accepted records that could not be written read as misses from now on. Keys of which
-    /// something older is on disk stay in the index as shadows, so that they are remembered until a tombstone has buried
-    /// it. Newest first: of several records of one key in the batch, each gives way to what it replaced.
-    fn lose<C: Clock>(&mut self, shared: &Shared<D, C>, records: &[Pending]) {
-        for Pending { record, place, charge } in records.iter().rev() {
-            let (id, sequence) = (EntryId::of(record.hash), record.meta.sequence);
-            if shared.hand_over().lose(id, sequence, *place) {
-                match key_of(record, shared) {
-                    Some(key) => drop(self.doomed.insert(record.hash, key)),
-                    // Its key cannot be told, so nothing can bury what it replaced.
-                    None => {
-                        let text = "a record that could not be written cannot be decoded either";
-                        shared.condition.make_read_only(&Error::new(ErrorKind::ReadOnly, text));
-                    }
-                }
-            }
-            shared.release(*charge, &self.waker);
-        }
-        for Pending { record, .. } in
-            records.iter().filter(|lost| !lost.charge.is_none() && !lost.record.meta.tombstone)
-        {
-            let key = || key_of(record, shared).map(bytes::Bytes::from);
-            shared.tell_eviction(EvictionReason::WriteLost, 0, key);
-        }
-        // The writer's own tombstones take no room in the queue, and nobody misses them.
-        let lost = records.iter().filter(|pending| !pending.charge.is_none()).count() as u64;
-        self.lost += lost;
-        count(&shared.counters.writes_lost, lost);
-    }
-
-    fn note_failure<C: Clock>(&mut self, shared: &Shared<D, C>, error: &Error) {
-        match error.kind() {
-            ErrorKind::ReadOnly => shared.condition.make_read_only(error),
-            _ => shared.condition.stall(error),
-        }
-        tracing::error!(%error, lost = self.lost, "writing failed");
     }
 
     fn noted<C: Clock, T>(&mut self, shared: &Shared<D, C>, result: Result<T>) -> Result<T> {
@@ -580,36 +577,19 @@ impl<D: Disk> Writer<D> {
         result
     }
 
-    /// Writes a tombstone for every key whose write was lost. While that fails, no flush succeeds.
-    fn bury_doomed<C: Clock>(&mut self, shared: &Shared<D, C>) {
-        let stalled = shared.condition.stalled.load(Ordering::SeqCst);
-        if self.doomed.is_empty() && !stalled {
-            return;
-        }
-        if shared.condition.read_only.load(Ordering::SeqCst) {
-            return;
-        }
-        for (hash, key) in std::mem::take(&mut self.doomed) {
-            match shared.in_flight.sequence_for_writer(EntryId::of(hash)) {
-                Some(sequence) => self.append(shared, tombstone(hash, &key, sequence), Charge::default()),
-                // A newer record of the key is on its way: it buries the old one once it is appended.
-                None => drop(self.doomed.insert(hash, key)),
-            }
-        }
-        self.hand_over(shared);
-        if !stalled {
-            return;
-        }
-        // Whether there is room again shows only by writing: the clock, if nothing else.
-        shared.condition.expiry_observed.store(true, Ordering::SeqCst);
-        match self.sync(shared) {
-            Ok(()) => shared.condition.stalled.store(false, Ordering::SeqCst),
-            Err(error) => self.note_failure(shared, &error),
-        }
-    }
-
     /// Everything accepted before is durable, or the caller learns what is not.
     fn flush<C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
+        self.make_durable(shared)?;
+        let lost = std::mem::take(&mut self.lost);
+        if lost > 0 {
+            let text = format!("{lost} accepted writes were lost since the last flush; they read as misses");
+            return Err(Error::new(ErrorKind::WriteLost, text));
+        }
+        Ok(())
+    }
+
+    /// Makes everything that is in the files durable, and what has been lost unable to come back.
+    fn make_durable<C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
         self.bury_doomed(shared);
         self.check_writable(shared)?;
         if !self.doomed.is_empty() {
@@ -621,13 +601,7 @@ impl<D: Disk> Writer<D> {
         if shared.clock.now_ms() > self.storage.state().clock_ms {
             shared.condition.expiry_observed.store(true, Ordering::SeqCst);
         }
-        self.sync(shared)?;
-        let lost = std::mem::take(&mut self.lost);
-        if lost > 0 {
-            let text = format!("{lost} accepted writes were lost since the last flush; they read as misses");
-            return Err(Error::new(ErrorKind::WriteLost, text));
-        }
-        Ok(())
+        self.sync(shared)
     }
 
     fn sync<C: Clock>(&mut self, shared: &Shared<D, C>) -> Result<()> {
@@ -642,10 +616,11 @@ impl<D: Disk> Writer<D> {
         }
         let acks = std::mem::take(&mut self.acks);
         let _notice = PanicNotice(&shared.condition);
-        self.hand_over(shared);
-        let result = self.flush(shared);
-        for ack in acks {
-            drop(ack.send(result.as_ref().map_err(Error::echo).copied()));
+        let result = self.make_durable(shared);
+        for Ack { caller, lost } in acks {
+            let durable = || result.as_ref().map_err(Error::echo).copied();
+            // A caller that gave up waiting has no use for the answer.
+            drop(caller.send(lost.map_or_else(durable, Err)));
         }
     }
 
@@ -673,23 +648,4 @@ impl<D: Disk> Writer<D> {
         });
         flushed.and(sealed)
     }
-}
-
-/// The key of a record, decoded from what was to be stored.
-fn key_of<D: Disk, C: Clock>(record: &EncodedRecord, shared: &Shared<D, C>) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; record.meta.header_bytes()];
-    bytes.extend_from_slice(&record.stored);
-    let mut raw = Vec::new();
-    decode_record(&record.meta, &mut bytes, &shared.dictionaries, &mut raw).ok()?;
-    raw.truncate(record.meta.key_len as usize);
-    Some(raw)
-}
-
-/// A deletion, ready to be placed or appended.
-pub(super) fn tombstone(hash: u64, key: &[u8], sequence: u64) -> EncodedRecord {
-    let mut record = EncodedRecord::new(hash, key.len(), key.len(), 0, 0);
-    record.meta = RecordMeta { sequence, stored_len: key.len() as u32, tombstone: true, ..record.meta };
-    record.stored = bytes::Bytes::copy_from_slice(key);
-    record.sum = payload_sum(0, key);
-    record
 }

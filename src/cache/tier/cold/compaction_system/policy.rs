@@ -209,9 +209,8 @@ pub(in crate::cache::tier::cold) fn choose_round(
         victims = sealed(accounts, circumstances).filter(is_worth).collect();
         victims.sort_by(|a, b| score(b, circumstances).total_cmp(&score(a, circumstances)));
         // Records of one kind and class: so their output is of one class too, and comes out full.
-        let kind = |victim: &Victim| (victim.account.identity.log, class_of(&victim.account));
-        if let Some(first) = victims.first().map(kind) {
-            victims.retain(|victim| kind(victim) == first);
+        if let Some(first) = victims.first().map(kind_of) {
+            victims.retain(|victim| kind_of(victim) == first);
         }
     } else if circumstances.is_idle && wants_renewal(accounts, circumstances) {
         victims = sealed(accounts, circumstances).filter(|victim| victim.recompress).collect();
@@ -223,6 +222,11 @@ pub(in crate::cache::tier::cold) fn choose_round(
             return Vec::new();
         }
         victims = sealed(accounts, circumstances).filter(|victim| small(&&victim.account)).collect();
+        // Of the kind that there is most of: of many kinds as many segments could come out, to be merged again and again. Of
+        // one kind they are fewer, or of an older class, which comes to an end.
+        let of_kind = |kind| victims.iter().filter(|victim| kind_of(victim) == kind).count();
+        let most = victims.iter().map(kind_of).max_by_key(|kind| (of_kind(*kind), std::cmp::Reverse(*kind)));
+        victims.retain(|victim| Some(kind_of(victim)) == most);
     }
     take_round(victims, ROUND_LIVE_SEGMENTS * circumstances.segment_bytes, circumstances.segment_bytes)
 }
@@ -302,6 +306,11 @@ impl Circumstances {
     fn is_mergeable(&self, account: &AccountView) -> bool {
         is_small(account, self.segment_bytes) && account.summary.unexpiring > 0
     }
+}
+
+/// Log and class of a victim.
+fn kind_of(victim: &Victim) -> (LogKind, u8) {
+    (victim.account.identity.log, class_of(&victim.account))
 }
 
 /// Group of the segment's lasting records; one for all that expire.

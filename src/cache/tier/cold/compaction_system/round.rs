@@ -21,7 +21,7 @@ use crate::cache::tier::cold::serialization::edit::Edit;
 use crate::cache::tier::cold::serialization::footer::FooterRow;
 use crate::cache::tier::cold::shared::{Shared, count};
 use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::io::Disk;
 
 /// What survives of what is in force.
@@ -50,13 +50,19 @@ impl CompactionSystem {
         self.cover_what_was_lost(shared)?;
         let before = (report.clone(), self.copied_by_eviction);
         let (mut listed, mut relocation) = self.relocate(shared, victims, keep, progress, report)?;
-        if relocation.damaged.iter().any(|survivor| survivor.row.sequence > self.covered()) {
+        if self.is_exposed(&relocation) {
             // What is lost may have kept something older away: a snapshot does so from now on (C10). The round starts
             // again behind it: a snapshot in the middle of a round would know some of what the round does not.
             relocation.discard();
             self.save_index(shared)?;
-            (*report, self.copied_by_eviction) = before;
+            (*report, self.copied_by_eviction) = before.clone();
             (listed, relocation) = self.relocate(shared, victims, keep, progress, report)?;
+            if self.is_exposed(&relocation) {
+                relocation.discard();
+                (*report, self.copied_by_eviction) = before;
+                let text = "records were damaged while a compaction looked at them; it is tried again later";
+                return Err(Error::new(ErrorKind::Corruption, text));
+            }
         }
         if listed.is_empty() {
             return Ok(());
@@ -74,6 +80,11 @@ impl CompactionSystem {
         self.has_moved = true;
         shared.state.advance(progress.at(1.0));
         Ok(())
+    }
+
+    /// Whether a damaged record may have kept something away that no snapshot covers.
+    fn is_exposed<D: Disk, C: Clock>(&self, relocation: &Relocation<'_, D, C>) -> bool {
+        relocation.damaged.iter().any(|survivor| survivor.row.sequence > self.covered())
     }
 
     /// Lists and copies. On an error nothing is left.
@@ -176,6 +187,8 @@ impl CompactionSystem {
         let id = EntryId::of(row.hash);
         if row.is_expired(now_ms) && self.expire_row(shared, row, from) {
             count(&shared.counters.expired_removed, 1);
+            // The round may fail, and the victim stay.
+            shared.slab.note_expired(from.slot, 1, bytes);
         }
         let covered = row.sequence <= self.covered();
         match shared.index.get(id) {

@@ -53,7 +53,7 @@ impl CompactionSystem {
         &mut self,
         shared: &Shared<D, C>,
     ) -> Result<u64> {
-        self.ask(|reply| MaintenanceRequest::HandOver { reply })?;
+        let losses = self.ask(|reply| MaintenanceRequest::HandOver { reply })?;
         let mut snapshot = SnapshotEntry {
             id: shared.take_file_id(),
             covers: shared.processed_sequence.load(Ordering::SeqCst),
@@ -69,7 +69,7 @@ impl CompactionSystem {
         shared.ledger.resize(expected, written.as_ref().map_or(0, |file_bytes| *file_bytes));
         snapshot.file_bytes = written?;
         // The writer makes everything it has appended durable before the edit: all that the snapshot points at.
-        let committed = self.commit(Edit::AddSnapshot(snapshot));
+        let committed = self.commit_if(Edit::AddSnapshot(snapshot), Some(losses));
         if let Err(error) = committed {
             if !error.is_read_only() && !error.is_closed() {
                 remove_file(shared, &names::snapshot(dir, snapshot.id));

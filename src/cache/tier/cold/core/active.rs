@@ -212,16 +212,18 @@ impl<F: DiskFile> ActiveSegment<F> {
     }
 
     /// Forgets the records that are not in the file, and blanks what there is of them: a whole record there would be found
-    /// by a recovery although its caller was told that it is lost.
-    pub fn discard(&mut self) -> std::io::Result<()> {
+    /// by a recovery although its caller was told that it is lost. Returns the length of the file.
+    pub fn discard(&mut self) -> std::io::Result<u64> {
         self.buffer.clear();
         self.rows.truncate(self.stored.rows);
         self.all = self.stored;
         (self.in_pieces, self.was_left_out) = (None, false);
         // Half a record may have been written before.
         self.written = self.stored.summary.records_end;
-        let left = self.file.len()?.saturating_sub(self.written);
-        self.file.write_full_at(&vec![0; left as usize], self.written)
+        let file_bytes = self.file.len()?;
+        let left = file_bytes.saturating_sub(self.written);
+        self.file.write_full_at(&vec![0; left as usize], self.written)?;
+        Ok(file_bytes)
     }
 
     /// Makes what is written durable.

@@ -236,6 +236,17 @@ impl<F> Slab<F> {
         }
     }
 
+    /// Takes back what [`note_dead`](Self::note_dead) noted of a record that came to nothing.
+    pub fn forget_dead(&self, entry: IndexEntry) {
+        if entry.is_shadow() {
+            return;
+        }
+        if let Some(place) = self.slot(entry.location.slot) {
+            place.account.dead_records.fetch_sub(1, Ordering::Relaxed);
+            place.account.dead_bytes.fetch_sub(entry.size.bytes_estimate(), Ordering::Relaxed);
+        }
+    }
+
     /// Takes note of a read of one of the segment's entries.
     pub fn note_hit(&self, slot: u32) {
         if let Some(place) = self.slot(slot) {

@@ -347,9 +347,7 @@ impl<D: Disk> ColdTierStorage<D> {
                 Some(Ok(Written { bytes, expiry_min_ms })) => {
                     count(&shared.counters.segment_bytes_written, bytes);
                     let (end, rows) = active.in_file();
-                    let bytes = active_bytes(end, rows).max(active.entered_bytes);
-                    shared.ledger.enter(bytes - active.entered_bytes);
-                    active.entered_bytes = bytes;
+                    enter_growth(shared, active, active_bytes(end, rows));
                     let (summary, class_bytes) = active.stored();
                     shared.slab.publish(active.slot, *summary, class_bytes, expiry_min_ms);
                     self.clock_dirty = true;
@@ -372,15 +370,19 @@ impl<D: Disk> ColdTierStorage<D> {
     ///
     /// # Errors
     /// [`ErrorKind::ReadOnly`] if the file cannot be blanked.
-    pub fn discard(&mut self, slot: u32) -> Result<()> {
+    pub fn discard<C: Clock>(&mut self, shared: &Shared<D, C>, slot: u32) -> Result<()> {
         let Some(active) = self.actives.values_mut().find(|active| active.slot == slot) else {
             return Ok(());
         };
         self.buffered_bytes -= active.buffered_bytes();
-        active.discard().map_err(|error| {
+        let discarded = active.discard();
+        let file_bytes = discarded.map_err(|error| {
             let error = Error::io("take back a failed write to", &active.path, error);
             Error::new(ErrorKind::ReadOnly, error.to_string())
-        })
+        })?;
+        // What was blanked is still there, until it is written over.
+        enter_growth(shared, active, active_bytes(file_bytes, active.in_file().1));
+        Ok(())
     }
 
     /// Completes a group's active segment: footer, sync, edit. A crash in between leaves a tail. Its buffer must have
@@ -504,6 +506,12 @@ impl<D: Disk> ColdTierStorage<D> {
         let active = self.actives.values().find(|active| active.slot == slot)?;
         Some((active.rows(), active.summary().records_end))
     }
+}
+
+/// Has the ledger know of so many bytes of an active segment, unless it knows of more.
+fn enter_growth<D: Disk, C: Clock>(shared: &Shared<D, C>, active: &mut ActiveSegment<D::File>, bytes: u64) {
+    shared.ledger.enter(bytes.saturating_sub(active.entered_bytes));
+    active.entered_bytes = active.entered_bytes.max(bytes);
 }
 
 /// Bytes that an active segment takes, with those that its footer is going to take.
