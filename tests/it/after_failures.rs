@@ -54,6 +54,42 @@ fn who_waits_under_always_is_told_of_a_loss_that_somebody_elses_flush_meets_firs
 }
 
 #[test]
+fn who_waits_under_always_is_answered_before_others_that_come_behind_a_flush() {
+    let dir = scratch();
+    let cold = open_on(config(dir.path()).durability(Durability::Always), ScriptedDisk::new(appends));
+    cold.insert(b"a", b"1").unwrap();
+    let ((at_b, hold_b), (at_d, hold_d)) = (Gate::new(), Gate::new());
+    cold.disk().script([Verdict::Hold(hold_b), Verdict::Pass, Verdict::Hold(hold_d)]);
+    std::thread::scope(|scope| {
+        let cold = &cold;
+        let queue = |key: &'static [u8]| {
+            let queued = cold.stats().queued_bytes;
+            let insert = scope.spawn(move || cold.insert(key, b"2"));
+            wait_until("it is queued", || cold.stats().queued_bytes > queued);
+            insert
+        };
+        let first = queue(b"b");
+        at_b.wait();
+        let waiting = queue(b"c");
+        let flush = scope.spawn(move || cold.flush());
+        std::thread::sleep(Duration::from_millis(100));
+        let last = queue(b"d");
+        drop(at_b);
+        // `c` is durable by the flush, and the writer stands in the write of `d`.
+        at_d.wait();
+        let is_answered = (0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            waiting.is_finished()
+        });
+        drop(at_d);
+        assert!(is_answered, "not while more comes");
+        for waits in [first, waiting, flush, last] {
+            waits.join().unwrap().unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_saved_index_holds_nothing_that_was_lost_while_it_was_written() {
     fn concerns(call: &Call) -> bool {
         let creates = call.op == Op::Create && (call.is_segment() || call.name.starts_with("snap"));
@@ -141,6 +177,55 @@ fn what_replaced_a_lost_record_in_another_segment_leaves_the_accounts_right() {
     cold.flush().unwrap();
     assert_eq!(cold.get(b"c").unwrap().as_deref(), Some(&b"2"[..]));
     assert_eq!(cold.len(), 5);
+    expect_right_accounts(&cold);
+}
+
+#[test]
+fn what_replaced_a_lost_record_and_was_written_before_leaves_the_accounts_right() {
+    let dir = scratch();
+    let cold = open_on(config(dir.path()).segment_bytes(4 << 20), ScriptedDisk::new(appends));
+    cold.insert(b"a", b"1").unwrap();
+    cold.insert_with_ttl(b"t", b"1", LONG).unwrap();
+    cold.flush().unwrap();
+    let (gate, hold) = Gate::new();
+    cold.disk().script(is_full([Verdict::Hold(hold), Verdict::Pass]));
+    cold.insert(b"b", b"1").unwrap();
+    gate.wait();
+    cold.insert(b"c", b"1").unwrap();
+    // Whole pieces: they are written before the lasting records, which have none.
+    cold.insert_with_ttl(b"c", b"2", LONG).unwrap();
+    cold.insert_with_ttl(b"large", &noise(1, 300_000), LONG).unwrap();
+    drop(gate);
+    assert_eq!(cold.flush().unwrap_err().kind(), ErrorKind::WriteLost);
+    cold.insert(b"d", b"1").unwrap();
+    cold.flush().unwrap();
+    assert_eq!(cold.get(b"c").unwrap().as_deref(), Some(&b"2"[..]));
+    expect_right_accounts(&cold);
+}
+
+#[test]
+fn a_lost_record_whose_successor_got_no_segment_leaves_the_accounts_right() {
+    fn concerns(call: &Call) -> bool {
+        (call.op == Op::Create && call.is_segment()) || appends(call)
+    }
+    let dir = scratch();
+    let cold = open_on(config(dir.path()), ScriptedDisk::new(concerns));
+    // A class of times to live that is known, and has no active segment.
+    cold.insert_with_ttl(b"t", b"1", LONG).unwrap();
+    compact(&cold);
+    cold.insert(b"a", b"1").unwrap();
+    cold.flush().unwrap();
+    let (gate, hold) = Gate::new();
+    cold.disk().script(is_full([Verdict::Hold(hold), Verdict::Fail(IoKind::StorageFull)]));
+    cold.insert(b"b", b"1").unwrap();
+    gate.wait();
+    cold.insert(b"k", b"1").unwrap();
+    cold.insert_with_ttl(b"k", b"2", LONG).unwrap();
+    drop(gate);
+    assert_eq!(cold.flush().unwrap_err().kind(), ErrorKind::WriteLost);
+    (0..3).for_each(|number| cold.insert(&key(number), b"1").unwrap());
+    cold.flush().unwrap();
+    assert_eq!(cold.get(b"k").unwrap(), None);
     expect_right_accounts(&cold);
 }
 

@@ -236,6 +236,16 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         Ok(wait)
     }
 
+    /// With `Durability::Always`, waits until what was written before is durable.
+    fn wait_for_what_is_written(&self) -> Result<()> {
+        if self.crew.config.durability != Durability::Always {
+            return Ok(());
+        }
+        let (ack, wait) = bounded(1);
+        self.writer()?.send(WriteRequest::Await { ack }).map_err(|_| Error::closed())?;
+        self.wait_durable(Some(wait))
+    }
+
     fn wait_durable(&self, wait: Option<Receiver<Result<()>>>) -> Result<()> {
         match wait {
             Some(wait) => wait.recv().map_err(|_| Error::closed())?,
@@ -245,7 +255,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
 
     /// Removes an entry. Returns when no later `get` can see it; removing what is not there is no error. With
     /// [`Durability::Always`] what was removed stays so once any such call has returned: one for a key that was removed
-    /// a moment before costs a sync too.
+    /// before waits for a sync too, for as long as that has to be remembered.
     ///
     /// # Errors
     /// As [`insert`](Self::insert).
@@ -266,9 +276,7 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
             _ if in_flight => {}
             None => return Ok(()),
             // Removed before, perhaps a moment ago and not durably yet.
-            Some(entry) if entry.is_shadow() => {
-                return if shared.config.durability == Durability::Always { self.flush() } else { Ok(()) };
-            }
+            Some(entry) if entry.is_shadow() => return self.wait_for_what_is_written(),
             Some(_) => {}
         }
         let charge = Charge::of(key.len() as u64, &shared.ledger);

@@ -15,6 +15,8 @@ pub(super) enum WriteRequest {
     Append { record: EncodedRecord, charge: Charge, ack: Option<Sender<Result<()>>> },
     /// Hand everything before this to the kernel; if `sync`, make it durable too.
     Barrier { sync: bool, reply: Sender<Result<()>> },
+    /// Answer once everything before this is durable, together with others that wait for it.
+    Await { ack: Sender<Result<()>> },
     /// Hand over, seal, make durable, end. Nothing comes after it.
     Close { reply: Sender<Result<()>> },
 }

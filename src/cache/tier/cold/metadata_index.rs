@@ -139,6 +139,11 @@ impl IndexEntry {
     pub fn is_shadow(&self) -> bool {
         self.size == SizeClass::SHADOW
     }
+
+    /// Whether a value is in force, and is here.
+    pub fn is_value_at(&self, location: Location) -> bool {
+        self.location == location && !self.is_shadow()
+    }
 }
 
 /// Spreads partition numbers over shards and buckets (Fibonacci hashing).

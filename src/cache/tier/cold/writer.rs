@@ -89,8 +89,9 @@ struct Ack {
 
 struct Pending {
     record: EncodedRecord,
-    /// Where it is going to be, and the index entry it took the place of; `None` if no place could be had.
-    place: Option<(Location, Option<IndexEntry>)>,
+    /// Its index entry, which says where it is going to be, and that which it took the place of; `None` if no place could
+    /// be had.
+    place: Option<(IndexEntry, Option<IndexEntry>)>,
     charge: Charge,
     acks: Vec<Ack>,
 }
@@ -98,7 +99,7 @@ struct Pending {
 impl Pending {
     /// Whether it was to be written to one of these segments.
     fn is_in(&self, failed: &[(u32, Error)]) -> bool {
-        self.place.is_some_and(|(location, _)| failed.iter().any(|(slot, _)| *slot == location.slot))
+        self.place.is_some_and(|(entry, _)| failed.iter().any(|(slot, _)| *slot == entry.location.slot))
     }
 }
 
@@ -275,11 +276,14 @@ impl<D: Disk> Writer<D> {
                 // Dropped before the reply: whoever learns of a panic by it finds the store closed.
                 let _notice = PanicNotice(&shared.condition);
                 self.hand_over(shared);
+                // Barriers may come one after the other for ever.
+                self.answer_acks(shared);
                 self.seal_aged(shared, shared.clock.now_ms());
                 let result = if sync { self.flush(shared) } else { Ok(()) };
                 // An answer that nobody waits for any more is dropped.
                 drop(reply.send(result));
             }
+            WriteRequest::Await { ack } => self.acks.push(Ack { caller: ack, lost: None }),
             WriteRequest::Close { .. } => unreachable!("run answers it"),
         }
     }
@@ -369,6 +373,9 @@ impl<D: Disk> Writer<D> {
         charge: Charge,
         ack: Option<Ack>,
     ) {
+        let acks: Vec<Ack> = ack.into_iter().collect();
+        // Dropped before the acks: whoever learns of a panic by one finds the store closed.
+        let _notice = PanicNotice(&shared.condition);
         let id = EntryId::of(record.hash);
         if !self.frontier.arrive(record.meta.sequence, id) {
             shared.in_flight.remove(id, record.meta.sequence);
@@ -376,11 +383,10 @@ impl<D: Disk> Writer<D> {
             // The newer one speaks for it: it is still pending, or in a file.
             let is_newer = |pending: &&mut Pending| EntryId::of(pending.record.hash) == id;
             let newer = self.pending.iter_mut().rfind(is_newer);
-            newer.map_or(&mut self.acks, |newer| &mut newer.acks).extend(ack);
+            newer.map_or(&mut self.acks, |newer| &mut newer.acks).extend(acks);
             return;
         }
         self.count_in_a_row(if record.is_raw { ENCODED_HERE } else { 1 });
-        let acks = ack.into_iter().collect();
         let mut encoded = std::mem::take(&mut self.encoded);
         let (mut meta, sum, stored) = match record.is_raw {
             true => {
@@ -393,7 +399,8 @@ impl<D: Disk> Writer<D> {
             Ok((group, location)) => {
                 let size =
                     if meta.tombstone { SizeClass::SHADOW } else { SizeClass::of(meta.record_bytes()) };
-                let replaced = shared.hand_over().point(id, IndexEntry { location, size });
+                let entry = IndexEntry { location, size };
+                let replaced = shared.hand_over().point(id, entry);
                 meta.first = replaced.is_none();
                 if let Some(replaced) = replaced {
                     meta.outlasts = self.outlasts(shared, &meta, replaced);
@@ -405,7 +412,7 @@ impl<D: Disk> Writer<D> {
                 if self.pending.is_empty() {
                     self.batch_begun = Instant::now();
                 }
-                self.pending.push(Pending { record, place: Some((location, replaced)), charge, acks });
+                self.pending.push(Pending { record, place: Some((entry, replaced)), charge, acks });
             }
             Err(error) => {
                 self.lose(shared, vec![Pending { record, place: None, charge, acks }], &error);
@@ -544,7 +551,6 @@ impl<D: Disk> Writer<D> {
                 }
                 self.note_failure(shared, error);
             }
-            self.forget_replaced(shared, &failed);
             let (lost, others): (Vec<Pending>, Vec<Pending>) =
                 std::mem::take(&mut self.pending).into_iter().partition(|pending| pending.is_in(&failed));
             self.pending = others;
@@ -552,7 +558,7 @@ impl<D: Disk> Writer<D> {
         }
         let (mut charge, storage, written) = (Charge::default(), &self.storage, &mut self.acks);
         self.pending.retain_mut(|Pending { record, place, charge: of_record, acks }| {
-            let is_waiting = place.is_some_and(|(location, _)| !storage.is_written(location));
+            let is_waiting = place.is_some_and(|(entry, _)| !storage.is_written(entry.location));
             if !is_waiting {
                 shared.hand_over().let_go(EntryId::of(record.hash), record.meta.sequence);
                 charge += *of_record;

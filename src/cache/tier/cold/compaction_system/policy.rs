@@ -1,6 +1,8 @@
 //! Which segments to compact, which to evict from, and what to do on one's own: decisions only. They look at accounts
 //! and touch nothing.
 
+use std::collections::BTreeMap;
+
 use super::saved_index::SNAPSHOT_ENTRY_BYTES;
 use crate::cache::tier::cold::core::slab::AccountView;
 use crate::cache::tier::cold::groups::EXPIRING;
@@ -224,8 +226,9 @@ pub(in crate::cache::tier::cold) fn choose_round(
         victims = sealed(accounts, circumstances).filter(|victim| small(&&victim.account)).collect();
         // Of the kind that there is most of: of many kinds as many segments could come out, to be merged again and again. Of
         // one kind they are fewer, or of an older class, which comes to an end.
-        let of_kind = |kind| victims.iter().filter(|victim| kind_of(victim) == kind).count();
-        let most = victims.iter().map(kind_of).max_by_key(|kind| (of_kind(*kind), std::cmp::Reverse(*kind)));
+        let mut counts: BTreeMap<(LogKind, u8), usize> = BTreeMap::new();
+        victims.iter().for_each(|victim| *counts.entry(kind_of(victim)).or_default() += 1);
+        let most = counts.into_iter().max_by_key(|(_, count)| *count).map(|(kind, _)| kind);
         victims.retain(|victim| Some(kind_of(victim)) == most);
     }
     take_round(victims, ROUND_LIVE_SEGMENTS * circumstances.segment_bytes, circumstances.segment_bytes)

@@ -6,7 +6,7 @@ use super::{Ack, Pending, Writer};
 use crate::cache::eviction::EvictionReason;
 use crate::cache::tier::cold::core::segment::decode_record;
 use crate::cache::tier::cold::in_flight::EncodedRecord;
-use crate::cache::tier::cold::metadata_index::{EntryId, NOWHERE};
+use crate::cache::tier::cold::metadata_index::EntryId;
 use crate::cache::tier::cold::queue::Charge;
 use crate::cache::tier::cold::serialization::record::{RecordMeta, payload_sum};
 use crate::cache::tier::cold::shared::{Shared, count};
@@ -15,18 +15,6 @@ use crate::error::{Error, ErrorKind};
 use crate::io::Disk;
 
 impl<D: Disk> Writer<D> {
-    /// What pending records replaced in segments that could not be written was noted as dead there, and is not there.
-    pub(super) fn forget_replaced<C: Clock>(&mut self, shared: &Shared<D, C>, failed: &[(u32, Error)]) {
-        for pending in &mut self.pending {
-            let Some((_, Some(replaced))) = &mut pending.place else { continue };
-            let is_in_failed = failed.iter().any(|(slot, _)| *slot == replaced.location.slot);
-            if is_in_failed && !self.storage.is_written(replaced.location) {
-                shared.slab.forget_dead(*replaced);
-                replaced.location.slot = NOWHERE;
-            }
-        }
-    }
-
     /// Accepted records that could not be written read as misses from now on. Keys of which
     /// something older is on disk stay in the index as shadows, so that they are remembered until a tombstone has buried
     /// it. Newest first: of several records of one key in the batch, each gives way to what it replaced. Whoever waits
@@ -35,7 +23,14 @@ impl<D: Disk> Writer<D> {
         self.losses += 1;
         for Pending { record, place, charge, .. } in records.iter().rev() {
             let (id, sequence) = (EntryId::of(record.hash), record.meta.sequence);
-            if shared.hand_over().lose(id, sequence, *place) {
+            if let Some((entry, _)) = *place
+                && !shared.index.get(id).is_some_and(|known| known.is_value_at(entry.location))
+            {
+                // What replaced it, or took its value away, has noted it as dead; it came to nothing instead.
+                shared.slab.forget_dead(entry);
+            }
+            let place = place.map(|(entry, replaced)| (entry.location, replaced));
+            if shared.hand_over().lose(id, sequence, place) {
                 match key_of(record, shared) {
                     Some(key) => drop(self.doomed.insert(record.hash, key)),
                     // Its key cannot be told, so nothing can bury what it replaced.
