@@ -481,7 +481,4 @@ fn a_remove_under_always_is_durable_when_it_returns_also_behind_another_that_is_
         first.join().unwrap().unwrap();
         outcome.recv().unwrap().unwrap();
     });
-    // What was never there, or is gone for good, needs no sync.
-    cold.disk().script([Verdict::Fail(IoKind::Other)]);
-    cold.remove(b"never").unwrap();
 }

@@ -518,7 +518,7 @@ fn a_record_larger_than_the_queue_that_waits_for_the_disk_holds_nobody_up() {
 #[test]
 fn the_brake_forgets_whom_it_could_not_hold_up() {
     let brake = Brake::default();
-    // Ten times what it lets in.
+    // A second's worth a call, and no call is held up for more than 20 ms.
     brake.set(Some(1 << 20));
     let started = Instant::now();
     while started.elapsed() < Duration::from_millis(500) {

@@ -270,14 +270,13 @@ impl<D: Disk, C: Clock> ColdTier<D, C> {
         let shared = &*self.crew;
         let id = EntryId::of(hash);
         // First in flight, then in the index: a record moves the other way.
-        let in_flight = shared.in_flight.get(id).is_some();
-        let entry = if in_flight { None } else { shared.index.get(id) };
-        match entry {
-            _ if in_flight => {}
-            None => return Ok(()),
-            // Removed before, perhaps a moment ago and not durably yet.
-            Some(entry) if entry.is_shadow() => return self.wait_for_what_is_written(),
-            Some(_) => {}
+        if shared.in_flight.get(id).is_none() {
+            match shared.index.get(id) {
+                None => return Ok(()),
+                // Removed before, perhaps a moment ago and not durably yet.
+                Some(entry) if entry.is_shadow() => return self.wait_for_what_is_written(),
+                Some(_) => {}
+            }
         }
         let charge = Charge::of(key.len() as u64, &shared.ledger);
         self.reserve(key.len() as u64, charge)?;
